@@ -1,0 +1,2 @@
+obj.spec.desiredState = "Suspended"
+return obj

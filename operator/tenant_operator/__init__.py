@@ -1,0 +1,1 @@
+"""A Kubernetes operator that provisions tenants as durable sagas."""

@@ -1,0 +1,1 @@
+"""The Kubernetes API as the domain's ports: objects, Tenants, Events, and the catalogue that watches feed."""

@@ -1,0 +1,22 @@
+"""All objects of one of the product's kinds, read in pages."""
+
+from typing import Any
+
+from tenant_operator.api.names import API_VERSION
+
+from .client import KubernetesClient
+
+
+async def list_objects(client: KubernetesClient, plural: str, *, page_size: int = 500) -> list[dict[str, Any]]:
+    """The objects of all namespaces as JSON data."""
+    objects: list[dict[str, Any]] = []
+    query = {"limit": str(page_size)}
+    while True:
+        answer = await client.request(
+            "GET", f"/apis/{API_VERSION}/{plural}", subject=f"the list of {plural}", query=query
+        )
+        page = answer.json()
+        objects += page["items"]
+        if not (rest := page["metadata"].get("continue")):
+            return objects
+        query["continue"] = rest

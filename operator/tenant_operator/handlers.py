@@ -1,0 +1,110 @@
+"""What kopf hears: each handler hands an event to the operator and returns. No saga depends on kopf's own state."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import kopf
+
+from tenant_operator.api.names import API_VERSION, FIELD_MANAGER, LABEL_MANAGED_BY
+
+Hear = Callable[[str | None, dict[str, Any]], None]
+
+
+class Inbox(Protocol):
+    """Who wants to hear of changes. `event` is None (first listing), ADDED, MODIFIED or DELETED."""
+
+    def tenant_changed(self, event: str | None, body: dict[str, Any]) -> None: ...
+
+    def plan_changed(self, event: str | None, body: dict[str, Any]) -> None: ...
+
+    def organization_changed(self, event: str | None, body: dict[str, Any]) -> None: ...
+
+    def child_changed(self, event: str | None, body: dict[str, Any]) -> None: ...
+
+    def part_changed(self, event: str | None, body: dict[str, Any]) -> None: ...
+
+    def namespace_changed(self, event: str | None, body: dict[str, Any]) -> None: ...
+
+    def role_binding_changed(self, event: str | None, body: dict[str, Any]) -> None: ...
+
+
+def registry(inbox: Inbox) -> kopf.OperatorRegistry:
+    """The handlers of the operator, in a registry of their own."""
+    handlers = kopf.OperatorRegistry()
+
+    @kopf.on.login(registry=handlers)
+    def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+        return kopf.login_with_kubeconfig(**kwargs) or kopf.login_with_service_account(**kwargs)
+
+    def listen(api_version: str, plural: str, hear: Hear, labels: dict[str, str] | None = None) -> None:
+        # A coroutine, because kopf runs plain functions in threads, and the inbox belongs to the event loop.
+        async def hand_over(event: kopf.RawEvent, **_: Any) -> None:
+            hear(event["type"], dict(event["object"]))
+
+        kopf.on.event(api_version, plural, id=plural, labels=labels, registry=handlers)(hand_over)
+
+    listen(API_VERSION, "tenants", inbox.tenant_changed)
+    listen(API_VERSION, "plans", inbox.plan_changed)
+    listen(API_VERSION, "organizations", inbox.organization_changed)
+    listen("v1", "namespaces", inbox.namespace_changed)
+    listen("rbac.authorization.k8s.io/v1", "rolebindings", inbox.role_binding_changed)
+    managed = {LABEL_MANAGED_BY: FIELD_MANAGER}
+    listen("apps/v1", "deployments", inbox.child_changed, managed)
+    listen("networking.k8s.io/v1", "networkpolicies", inbox.child_changed, managed)
+    listen("networking.k8s.io/v1", "ingresses", inbox.child_changed, managed)
+    listen("gateway.networking.k8s.io/v1", "httproutes", inbox.child_changed, managed)
+    listen("v1", "services", inbox.part_changed, managed)
+    listen("v1", "resourcequotas", inbox.part_changed, managed)
+    listen("v1", "limitranges", inbox.part_changed, managed)
+    listen("policy/v1", "poddisruptionbudgets", inbox.part_changed, managed)
+    return handlers
+
+
+class _NothingToCompare(kopf.DiffBaseStorage):
+    """kopf copies each object to tell what changed in it; nobody here asks, and a Tenant is large."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return kopf.BodyEssence({})
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        return None
+
+
+class _NothingInProgress(kopf.ProgressStorage):
+    """No handler here has a progress: the journal is elsewhere."""
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        return None
+
+    def purge(self, **_: Any) -> None:
+        return None
+
+    def touch(self, **_: Any) -> None:
+        return None
+
+    def clear(self, *, essence: kopf.BodyEssence) -> kopf.BodyEssence:
+        return essence
+
+
+def settings() -> kopf.OperatorSettings:
+    """How kopf watches: it reconnects for ever, notices a dead connection, and writes nothing of its own."""
+    chosen = kopf.OperatorSettings()
+    chosen.posting.enabled = False
+    chosen.posting.loggers = False
+    chosen.persistence.diffbase_storage = _NothingToCompare()
+    chosen.persistence.progress_storage = _NothingInProgress()
+    chosen.scanning.disabled = True
+    chosen.queueing.worker_limit = None
+    chosen.watching.server_timeout = 300
+    chosen.watching.client_timeout = 310
+    chosen.watching.connect_timeout = 30
+    chosen.watching.inactivity_timeout = 70
+    chosen.networking.request_timeout = 30
+    chosen.networking.error_backoffs = (0.5, 1, 2, 3, 5, 8, 13)
+    return chosen

@@ -1,0 +1,58 @@
+"""allocate-storage: the tenant's database, its owner role, and the Secret to log in with."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import ClassVar
+
+from tenant_operator.api.names import ActivityName, PhaseName
+from tenant_operator.provisioning.activity import Activity, Context
+from tenant_operator.provisioning.credentials import password_of, release
+from tenant_operator.provisioning.naming import Names
+from tenant_operator.provisioning.ports import ObjectRef
+from tenant_operator.saga.activity import Done, Progress
+from tenant_operator.saga.errors import OwnershipConflict, Rejected
+from tenant_operator.saga.model import Reservation
+
+
+class AllocateStorage(Activity):
+    """A database that only the tenant's own roles can connect to. The password exists before the role does, in the
+    Secret, so that a repeated try sets the same one."""
+
+    name: ClassVar[str] = ActivityName.ALLOCATE_STORAGE
+    phase: ClassVar[str] = PhaseName.ALLOCATE
+    timeout: ClassVar[timedelta] = timedelta(minutes=5)
+
+    def reserves(self, names: Names) -> Sequence[Reservation]:
+        return (
+            Reservation("Secret", names.database_secret, names.namespace),
+            Reservation("PostgresRole", names.database_role),
+            Reservation("PostgresDatabase", names.database),
+        )
+
+    async def run(self, ctx: Context) -> Progress:
+        if ctx.plan is None:
+            raise Rejected(f"plan {ctx.tenant.spec.plan} no longer exists")
+        names = ctx.names
+        ctx.heartbeat("writing the database credentials", None)
+        password = await password_of(ctx, names.database_secret, role=names.database_role)
+        ctx.heartbeat(f"creating database {names.database}", 30)
+        await ctx.ports.storage.ensure_database(
+            names.database,
+            owner=names.database_role,
+            password=password,
+            connection_limit=ctx.plan.spec.storage.connection_limit,
+            tag=ctx.uid,
+        )
+        return Done(f"database {names.database} reserved")
+
+    async def compensate(self, ctx: Context) -> Progress:
+        names = ctx.names
+        ctx.heartbeat(f"dropping database {names.database}", None)
+        detail = f"database {names.database} dropped"
+        try:
+            await ctx.ports.storage.drop_database(names.database, owner=names.database_role, tag=ctx.uid)
+        except OwnershipConflict as conflict:
+            # What made the allocation fail is not ours to release, and must not hold the tenant back.
+            detail = f"nothing of this tenant to drop: {conflict.message}"
+        progress = await release(ctx, ObjectRef("v1", "Secret", names.database_secret, names.namespace))
+        return Done(detail) if isinstance(progress, Done) else progress

@@ -1,0 +1,61 @@
+"""mark-active: from here on the tenant's URL serves."""
+
+from datetime import timedelta
+from typing import ClassVar, Final
+
+from tenant_operator.api.names import ActivityName, PhaseName
+from tenant_operator.api.states import DesiredState
+from tenant_operator.provisioning import route
+from tenant_operator.provisioning.activity import Activity, Context
+from tenant_operator.provisioning.rules import refusal, tenant_limit
+from tenant_operator.saga.activity import Done, NotYet, Progress
+from tenant_operator.saga.errors import Rejected
+
+# A creationTimestamp has whole seconds; the rest allows for clocks that differ a little.
+_SAME_SECOND: Final = timedelta(seconds=1.25)
+
+
+class MarkActive(Activity):
+    """Opens the route."""
+
+    name: ClassVar[str] = ActivityName.MARK_ACTIVE
+    phase: ClassVar[str] = PhaseName.ACTIVATE
+    timeout: ClassVar[timedelta] = timedelta(seconds=30)
+
+    async def run(self, ctx: Context) -> Progress:
+        """A tenant that is wanted suspended is complete with its route closed."""
+        if (waiting := await _seat(ctx)) is not None:
+            return waiting
+        if ctx.tenant.spec.desired_state is DesiredState.SUSPENDED:
+            return Done(f"{ctx.names.url} is kept closed: the tenant is wanted suspended")
+        ctx.heartbeat(f"opening {ctx.names.url}", None)
+        await route.set_open(ctx.ports.cluster, ctx.names, ctx.options, ctx.plan, is_open=True)
+        return Done(f"{ctx.names.url} is open")
+
+    async def compensate(self, ctx: Context) -> Progress:
+        """Close the route; one that is not there is closed."""
+        ctx.heartbeat(f"closing {ctx.names.url}", None)
+        closed = await route.set_open(ctx.ports.cluster, ctx.names, ctx.options, ctx.plan, is_open=False)
+        return Done(f"{ctx.names.url} is closed" if closed else f"{ctx.names.url} has no route")
+
+
+async def _seat(ctx: Context) -> NotYet | None:
+    """Whether the tenant is within its plan's limit, for good this time. Rejected if it is not.
+
+    Two tenants created in the same second come in the order of their UIDs, and the first of them to be validated may
+    not have seen the other. The order is certain once that second is over and all who were created in it are known.
+    """
+    limited = ctx.plan is not None and ctx.plan.spec.limits.tenants is not None
+    created = ctx.tenant.metadata.creation_timestamp
+    if ctx.plan is None or not limited or created is None:
+        return None
+    left = (created + _SAME_SECOND - ctx.ports.clock.now()).total_seconds()
+    if 0 < left <= _SAME_SECOND.total_seconds():  # more would be a clock that is wrong
+        return NotYet("the second of its creation is not over: who came first is not certain yet", left)
+    namespace = ctx.tenant.metadata.namespace or ""
+    if ctx.ports.catalog.tenants_in(namespace) < await ctx.ports.census.count(namespace):
+        return NotYet(f"the catalogue is behind: not every Tenant of namespace {namespace} is known yet", 0.2)
+    tenants = ctx.ports.catalog.tenants_of(ctx.tenant.spec.organization)
+    if over := list(tenant_limit(ctx.tenant, ctx.plan, tenants)):
+        raise Rejected(refusal(over))
+    return None

@@ -1,0 +1,87 @@
+"""wait-ready: the workloads have rolled out, and the tenant answers."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import ClassVar, Final
+
+from tenant_operator.api.names import LABEL_TENANT_UID, ActivityName, PhaseName
+from tenant_operator.api.plan import Plan
+from tenant_operator.provisioning import manifests, readiness
+from tenant_operator.provisioning.activity import Activity, Context
+from tenant_operator.provisioning.manifests import template_values
+from tenant_operator.provisioning.objects import COMPONENT, all_of, apply_all
+from tenant_operator.provisioning.ports import Manifest
+from tenant_operator.provisioning.rendering import render_value
+from tenant_operator.provisioning.standing import contents_hash
+from tenant_operator.saga.activity import Done, NotYet, Progress, RetryPolicy
+from tenant_operator.saga.errors import Rejected, Unavailable
+
+_RECHECK_SECONDS: Final = 1.0
+# Until then pods are on their way in the best of clusters, and asking what ails them would cost the API server two
+# lists for each tenant that is about to be ready.
+_DIAGNOSE_AFTER: Final = timedelta(seconds=2)
+
+
+class WaitReady(Activity):
+    """Not ready is no failure until the timeout; the cause is shown while it lasts."""
+
+    name: ClassVar[str] = ActivityName.WAIT_READY
+    phase: ClassVar[str] = PhaseName.DEPLOY
+    timeout: ClassVar[timedelta] = timedelta(minutes=10)
+    retry: ClassVar[RetryPolicy] = RetryPolicy(max_tries=10)
+    compensates: ClassVar[bool] = False
+
+    async def run(self, ctx: Context) -> Progress:
+        """One look at the workloads, and once they run at the plan's readiness probe."""
+        if ctx.plan is None:
+            raise Rejected(f"plan {ctx.tenant.spec.plan} no longer exists")
+        if contents_hash(ctx.names, ctx.plan, ctx.options) != ctx.tenant.status.workloads_hash:
+            # The plan was edited after the workloads were deployed: what is waited for is what it wants now.
+            await apply_all(ctx.ports.cluster, manifests.workloads(ctx.names, ctx.plan))
+        labels = {LABEL_TENANT_UID: ctx.uid, COMPONENT: "workload"}
+        ctx.heartbeat("looking at the workloads", None)
+        deployments = await ctx.ports.cluster.list("apps/v1", "Deployment", ctx.names.namespace, labels)
+        states = readiness.rollouts([workload.name for workload in ctx.plan.spec.workloads], deployments)
+        percent = readiness.progress(states)
+        if not all(state.complete for state in states):
+            cause = await self._cause(ctx, states, deployments)
+            return NotYet(cause, _RECHECK_SECONDS, percent)
+        unanswered = await _probe(ctx, ctx.plan)
+        if unanswered:
+            return NotYet(unanswered, _RECHECK_SECONDS, percent)
+        return Done(f"{len(states)} workloads ready, {sum(state.ready for state in states)} pods")
+
+    async def _cause(self, ctx: Context, states: Sequence[readiness.Rollout], deployments: Sequence[Manifest]) -> str:
+        if _all_young(deployments, ctx.ports.clock.now()):
+            return readiness.cause(states, deployments, (), ())
+        cluster, namespace = ctx.ports.cluster, ctx.names.namespace
+        pods, events = await all_of(
+            (
+                cluster.list("v1", "Pod", namespace, {LABEL_TENANT_UID: ctx.uid}),
+                cluster.list("events.k8s.io/v1", "Event", namespace, {}),
+            )
+        )
+        return readiness.cause(states, deployments, pods, events)
+
+
+def _all_young(deployments: Sequence[Manifest], now: datetime) -> bool:
+    """Whether all were created a moment ago."""
+    created = [deployment["metadata"].get("creationTimestamp") for deployment in deployments]
+    return all(moment is not None and now - datetime.fromisoformat(moment) < _DIAGNOSE_AFTER for moment in created)
+
+
+async def _probe(ctx: Context, plan: Plan) -> str:
+    """Why the readiness probe of the plan does not pass; empty if it passes, or the plan has none."""
+    probe = plan.spec.readiness
+    if probe is None:
+        return ""
+    place = f"plan {plan.metadata.name}, readiness URL"
+    url = render_value(probe.url, template_values(ctx.names), place=place)
+    ctx.heartbeat("asking the readiness probe", 100)
+    try:
+        status = await ctx.ports.prober.status(url, probe.timeout_seconds)
+    except Unavailable as error:
+        return f"readiness probe: {error.message}"
+    if status != probe.expected_status:
+        return f"readiness probe: GET {url} answered {status}, expected {probe.expected_status}"
+    return ""

@@ -1,0 +1,78 @@
+"""What an activity of the tenant plan is, and what it is given to work with."""
+
+from abc import ABC
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import ClassVar
+
+from tenant_operator.api.organization import Organization
+from tenant_operator.api.plan import Plan
+from tenant_operator.api.tenant import Tenant
+from tenant_operator.provisioning.naming import Names
+from tenant_operator.provisioning.options import Options
+from tenant_operator.provisioning.ports import Catalog, Census, Clock, Cluster, Mailer, Prober, Storage
+from tenant_operator.saga.activity import Done, Progress, RetryPolicy
+from tenant_operator.saga.model import Reservation
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The outside world as the activities see it."""
+
+    cluster: Cluster
+    storage: Storage
+    mailer: Mailer
+    prober: Prober
+    catalog: Catalog
+    census: Census
+    clock: Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Everything one try of an activity may use.
+
+    `heartbeat(detail, progress)` says what is being done now (shown to people, journalled every few seconds; progress
+    in percent). `checkpoint(name)` journals that a part of the activity is done; `checkpoints` are those of earlier
+    tries.
+    `plan` and `organization` are None if they no longer exist: a compensation must work without them.
+    """
+
+    tenant: Tenant
+    plan: Plan | None
+    organization: Organization | None
+    names: Names
+    ports: Ports
+    options: Options
+    checkpoints: frozenset[str]
+    heartbeat: Callable[[str, int | None], None]
+    checkpoint: Callable[[str], Awaitable[None]]
+
+    @property
+    def uid(self) -> str:
+        """The identity that everything created for the tenant carries."""
+        return self.tenant.metadata.uid
+
+
+class Activity(ABC):
+    """One step of the plan: idempotent forward, idempotent backward, safe to repeat after a crash at any line."""
+
+    name: ClassVar[str]
+    phase: ClassVar[str]
+    timeout: ClassVar[timedelta]
+    retry: ClassVar[RetryPolicy] = RetryPolicy()
+    best_effort: ClassVar[bool] = False
+    compensates: ClassVar[bool] = True
+
+    def reserves(self, names: Names) -> Sequence[Reservation]:
+        """What the activity is about to hold: written to the ledger before `run` touches anything."""
+        return ()
+
+    async def run(self, ctx: Context) -> Progress:
+        """Reach the goal, or adopt what an earlier try reached."""
+        raise NotImplementedError
+
+    async def compensate(self, ctx: Context) -> Progress:
+        """Undo whatever `run` may have done, however far it came. What is absent is success."""
+        return Done("nothing to roll back")

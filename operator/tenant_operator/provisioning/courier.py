@@ -1,0 +1,84 @@
+"""Carries audit events from the tenants' outboxes to the sink: in order, at least once, in batches."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from tenant_operator.api.tenant import OutboxEvent
+from tenant_operator.provisioning.ports import AuditLog, TenantKey
+from tenant_operator.saga.errors import ActivityError
+
+_log = logging.getLogger(__name__)
+
+_BATCH = 500
+_FIRST_PAUSE = 1.0
+_LONGEST_PAUSE = 30.0
+
+
+class Courier:
+    """Events handed over are delivered until the sink has them; only then may they leave their outbox.
+
+    `on_delivered(key)` is called when events of a tenant reached the sink, so that its outbox can be cleared.
+    """
+
+    def __init__(self, audit: AuditLog, on_delivered: Callable[[TenantKey], None]) -> None:
+        self._audit = audit
+        self._on_delivered = on_delivered
+        self._waiting: deque[tuple[TenantKey, OutboxEvent]] = deque()
+        self._handed_over: dict[TenantKey, set[str]] = {}
+        self._delivered: dict[TenantKey, set[str]] = {}
+        self._bell = asyncio.Event()
+
+    @property
+    def backlog(self) -> int:
+        """Events that the sink does not have yet."""
+        return len(self._waiting)
+
+    def hand_over(self, key: TenantKey, events: Sequence[OutboxEvent]) -> None:
+        """Take charge of a tenant's outbox. Events that were handed over before are not taken twice."""
+        if not events:
+            return
+        known = self._handed_over.setdefault(key, set())
+        for event in events:
+            if event.id not in known:
+                known.add(event.id)
+                self._waiting.append((key, event))
+                self._bell.set()
+
+    def undelivered(self, key: TenantKey, outbox: Sequence[OutboxEvent]) -> list[OutboxEvent]:
+        """What has to stay in the outbox."""
+        delivered = self._delivered.get(key, set())
+        return [event for event in outbox if event.id not in delivered]
+
+    def cleared(self, key: TenantKey, outbox: Sequence[OutboxEvent]) -> None:
+        """The stored outbox is now `outbox`: what is no longer in it need not be remembered."""
+        left = {event.id for event in outbox}
+        for known in (self._handed_over, self._delivered):
+            if key in known:
+                known[key] &= left
+                if not known[key]:
+                    del known[key]
+
+    async def run(self) -> None:
+        """Deliver for ever. A sink that fails is tried again, with pauses from 1 s to 30 s; nothing is dropped."""
+        pause = _FIRST_PAUSE
+        while True:
+            await self._bell.wait()
+            batch = [self._waiting[index] for index in range(min(_BATCH, len(self._waiting)))]
+            try:
+                await self._audit.append([event for _, event in batch])
+            except Exception as error:  # the feed must outlive whatever a sink may do
+                cause = error if isinstance(error, ActivityError) else f"unexpected {type(error).__name__}"
+                _log.warning("audit sink: %s; %d events wait, next try in %g s", cause, len(self._waiting), pause)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE)
+                continue
+            pause = _FIRST_PAUSE
+            for key, event in batch:
+                self._waiting.popleft()
+                self._delivered.setdefault(key, set()).add(event.id)
+            if not self._waiting:
+                self._bell.clear()
+            for key in {key for key, _ in batch}:
+                self._on_delivered(key)

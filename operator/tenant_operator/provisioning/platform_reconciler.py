@@ -1,0 +1,168 @@
+"""Keeps Organizations and Plans honest: members hold their roles, and the status says what is so."""
+
+import asyncio
+from collections.abc import Awaitable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeVar
+
+from structlog import get_logger
+
+from tenant_operator.api.conditions import Reason
+from tenant_operator.api.organization import Organization
+from tenant_operator.api.plan import Plan
+from tenant_operator.api.tenant import Tenant
+from tenant_operator.provisioning import organizations, plans, roles
+from tenant_operator.provisioning.findings import Finding
+from tenant_operator.provisioning.options import Options
+from tenant_operator.provisioning.ports import Clock, Cluster, Conflict, Manifest, ObjectRef
+from tenant_operator.saga.errors import ActivityError, Unavailable
+
+_log = get_logger(__name__)
+
+RECHECK_SECONDS: Final = 15.0
+"""How soon what is not as it should be is looked at again."""
+RESYNC_SECONDS: Final = 300.0
+"""How soon what is as it should be is looked at again, in case a watch missed something."""
+_BEHIND_SECONDS: Final = 0.5
+
+PlatformResource = TypeVar("PlatformResource", Organization, Plan)
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformKey:
+    """Names one object of the platform team's."""
+
+    kind: type[Organization] | type[Plan]
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind.definition.kind} {self.name}"
+
+
+class PlatformCatalog(Protocol):
+    """What the watches last reported: reading it costs nothing."""
+
+    def plan(self, name: str) -> Plan | None: ...
+
+    def organization(self, name: str) -> Organization | None: ...
+
+    def organizations(self) -> Collection[Organization]: ...
+
+    def tenants(self) -> Collection[Tenant]: ...
+
+    def tenants_of(self, organization: str) -> Sequence[Tenant]: ...
+
+
+class PlatformStore(Protocol):
+    """Where the status of Organizations and Plans is written, and where RoleBindings are found."""
+
+    async def write_status(self, resource: PlatformResource) -> PlatformResource:
+        """Replace the status, guarded by the resourceVersion that `resource` carries. Returns what is stored. Conflict
+        if it has moved on or is gone; `Unavailable` if the API server did not answer."""
+
+    async def role_bindings(self, organization: str) -> Sequence[Manifest]:
+        """The RoleBindings of all namespaces that carry the labels of the organisation's."""
+
+
+class PlatformReconciler:
+    """Called by a work queue with one key at a time; what it knows it reads anew each time."""
+
+    def __init__(
+        self, store: PlatformStore, cluster: Cluster, catalog: PlatformCatalog, clock: Clock, options: Options
+    ) -> None:
+        self._store = store
+        self._cluster = cluster
+        self._catalog = catalog
+        self._clock = clock
+        self._options = options
+
+    async def reconcile(self, key: PlatformKey, _attention: asyncio.Event) -> float | None:
+        """Bring one object up to date; the seconds after which it wants to be looked at again, None if it is gone."""
+        try:
+            return await (self._plan(key.name) if key.kind is Plan else self._organization(key.name))
+        except Conflict:
+            return _BEHIND_SECONDS  # the watch is about to tell
+        except ActivityError as error:
+            _log.warning("cannot bring it up to date", object=str(key), error=error.message)
+            return RECHECK_SECONDS
+
+    async def _plan(self, name: str) -> float | None:
+        plan = self._catalog.plan(name)
+        if plan is None or plan.metadata.deletion_timestamp is not None:
+            return None
+        findings = plans.findings_of(plan, self._options)
+        tenants = plans.tenants_using(name, self._catalog.tenants())
+        status = plans.status_of(plan, tenants, findings, self._clock.now())
+        if status != plan.status:
+            await self._store.write_status(plan.model_copy(update={"status": status}))
+        return RESYNC_SECONDS
+
+    async def _organization(self, name: str) -> float | None:
+        organization = self._catalog.organization(name)
+        if organization is None or organization.metadata.deletion_timestamp is not None:
+            # The RoleBindings name it as their owner: they go with it. An object that cannot be read counts as absent
+            # too, and must not cost anyone their access.
+            return None
+        findings = [
+            *organizations.of_name(organization),
+            *await self._roles(organization),
+            *organizations.of_members(organization),
+            *organizations.of_plans(organization, [each for each in organization.spec.plans if not self._has(each)]),
+        ]
+        tenants = self._catalog.tenants_of(name)
+        status = organizations.status_of(organization, tenants, findings, self._clock.now())
+        if status != organization.status:
+            await self._store.write_status(organization.model_copy(update={"status": status}))
+        return RECHECK_SECONDS if findings else RESYNC_SECONDS
+
+    def _has(self, plan: str) -> bool:
+        return self._catalog.plan(plan) is not None
+
+    async def _roles(self, organization: Organization) -> list[Finding]:
+        """Make the RoleBindings what the members need; what is in the way."""
+        if organizations.of_name(organization):
+            return []
+        ref = ObjectRef("v1", "Namespace", organization.spec.namespace)
+        findings = organizations.of_namespace(organization, await self._cluster.get(ref))
+        wanted = {roles.binding_ref(each): each for each in ([] if findings else roles.role_bindings(organization))}
+        found = {roles.binding_ref(each): each for each in await self._store.role_bindings(organization.metadata.name)}
+        for ref in found.keys() - wanted.keys():
+            findings += await self._attempted(self._remove(ref))
+        for ref, manifest in wanted.items():
+            findings += await self._attempted(self._keep(organization, found.get(ref), manifest))
+        return findings
+
+    async def _remove(self, ref: ObjectRef) -> list[Finding]:
+        await self._cluster.delete(ref)
+        return []
+
+    async def _keep(self, organization: Organization, found: Manifest | None, wanted: Manifest) -> list[Finding]:
+        ref = roles.binding_ref(wanted)
+        # Creating tells whose the name is, and never takes it from anyone.
+        found = found or await self._cluster.create(wanted)
+        if not roles.is_kept_for(found, organization):
+            return [_taken(ref, found)]
+        if not roles.same_role(found, wanted):
+            found = await self._cluster.create(wanted) if await self._cluster.delete(ref) else found
+            if not roles.same_role(found, wanted):
+                raise Unavailable(f"{ref}: it grants another role and is about to be replaced")
+        if not roles.in_step(found, wanted):
+            await self._cluster.apply(wanted)
+        return []
+
+    @staticmethod
+    async def _attempted(work: Awaitable[list[Finding]]) -> list[Finding]:
+        """What became of one RoleBinding: the trouble with one is no reason to leave the others."""
+        try:
+            return await work
+        except ActivityError as error:
+            return [Finding(Reason.ROLE_BINDING_FAILED, error.message, waits=error.can_heal)]
+
+
+def _taken(ref: ObjectRef, holder: Manifest) -> Finding:
+    owner = roles.organization_of(holder)
+    if owner is not None:
+        whose = f"belongs to Organization {owner}; give each Organization a namespace of its own"
+    else:
+        whose = "is not kept by the operator, which leaves it alone; delete or rename it"
+    return Finding(Reason.ROLE_BINDING_TAKEN, f"{ref} {whose}")

@@ -1,0 +1,240 @@
+"""What the domain needs from the outside world, as protocols that it owns.
+
+Every port raises `saga.errors` only: `Unavailable` where a later try may succeed, `Rejected` where it cannot, and
+`OwnershipConflict` where a name belongs to someone else. Messages name the object and the cause and carry no secret.
+Each port has a fake in `tests/fakes`, held to the same contract suite as the real adapter.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+from tenant_operator.api.organization import Organization
+from tenant_operator.api.plan import Plan
+from tenant_operator.api.tenant import OutboxEvent, Tenant
+
+Manifest = dict[str, Any]
+"""A Kubernetes object as plain JSON data: apiVersion, kind, metadata, and the rest."""
+
+
+class Clock(Protocol):
+    """Where the domain reads the time."""
+
+    def now(self) -> datetime:
+        """The current time, timezone-aware, UTC."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRef:
+    """Names one Kubernetes object. `namespace` is None for cluster-scoped kinds."""
+
+    api_version: str
+    kind: str
+    name: str
+    namespace: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace + '/' if self.namespace else ''}{self.name}"
+
+
+class Cluster(Protocol):
+    """The Kubernetes objects a tenant is made of."""
+
+    async def get(self, ref: ObjectRef) -> Manifest | None:
+        """The object as the API server has it now, or None."""
+
+    async def list(self, api_version: str, kind: str, namespace: str, labels: Mapping[str, str]) -> list[Manifest]:
+        """The objects of a kind in a namespace that carry all `labels`; empty if there is no such namespace."""
+
+    async def create(self, manifest: Manifest) -> Manifest:
+        """Create and return the object as stored. If the name is taken, nothing changes and the object that holds it is
+        returned: the caller tells by its labels whether it is its own (atomic: of two creators one wins)."""
+
+    async def apply(self, manifest: Manifest) -> None:
+        """Server-side apply as field manager `tenant-operator`, taking over the fields it names."""
+
+    async def delete(self, ref: ObjectRef) -> bool:
+        """Ask for deletion, dependents included. True once it is gone (absent is success), False while it is going."""
+
+
+class Prober(Protocol):
+    """The HTTP readiness probe of a plan."""
+
+    async def status(self, url: str, timeout_seconds: float) -> int:
+        """The HTTP status of a GET without following redirects. No answer in time: Unavailable with the cause."""
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One SQL file: `version` is its file name, applied in the order of names; `checksum` is the SHA-256 of `sql`."""
+
+    version: str
+    sql: str
+    checksum: str
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where workloads reach the database server."""
+
+    host: str
+    port: int
+
+
+class Storage(Protocol):
+    """The platform's PostgreSQL. Passwords are parameters only; they appear in no message."""
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Host and port for the tenants' workloads."""
+
+    async def ensure_database(self, name: str, *, owner: str, password: str, connection_limit: int, tag: str) -> None:
+        """A database owned by the login role `owner` that no one else may connect to. Run again, it sets the password
+        and the limit and keeps the data. `tag` (the tenant's UID) is recorded on both; a database or role of that name
+        with another tag raises OwnershipConflict and stays untouched."""
+
+    async def ensure_schema(self, database: str, *, schema: str, role: str, password: str, tag: str) -> None:
+        """A schema inside the database owned by a login role of its own, which may connect to this database only."""
+
+    async def migrate(self, database: str, migrations: Sequence[Migration], *, schema: str, owner: str) -> list[str]:
+        """Apply what is missing, in order, each in one transaction with its record in the table
+        `public.schema_migrations`, under an advisory lock, acting as role `owner` with `schema` first in the search
+        path. Returns the versions applied now. A failing file raises Rejected naming the file and PostgreSQL's message;
+        a recorded version whose checksum changed raises Rejected and nothing runs."""
+
+    async def drop_schema(self, database: str, *, schema: str, role: str, tag: str) -> None:
+        """Drop the schema and its role. What is absent (the database included) is success."""
+
+    async def drop_database(self, name: str, *, owner: str, tag: str) -> None:
+        """Close the connections, drop the database and its role. What is absent is success."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """One email. `key` is stable over retries and restarts: it becomes the Message-ID and the idempotency key."""
+
+    key: str
+    recipient: str
+    subject: str
+    text: str
+    html: str
+
+
+class Mailer(Protocol):
+    """The way emails leave the platform."""
+
+    async def send(self, mail: Mail) -> None:
+        """Returns once the other side has taken responsibility. 4xx replies and lost connections are Unavailable, 5xx
+        replies (a refused recipient, say) are Rejected."""
+
+
+class AuditLog(Protocol):
+    """One sink of the audit feed."""
+
+    async def append(self, events: Sequence[OutboxEvent]) -> None:
+        """Store the events in order; an event whose id is stored already is left as it is."""
+
+
+class Notice(Protocol):
+    """What a person sees in `kubectl describe`."""
+
+    @property
+    def reason(self) -> str: ...
+    @property
+    def message(self) -> str: ...
+    @property
+    def warning(self) -> bool: ...
+
+
+class Notifier(Protocol):
+    """Kubernetes Events on the Tenant: a convenience, never waited for, allowed to fail."""
+
+    async def publish(self, tenant: Tenant, notices: Sequence[Notice]) -> None:
+        """Post the notices as Events in order; failures are logged by the adapter, never raised."""
+
+
+class Conflict(Exception):
+    """The record changed since it was read: read again and decide again."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class TenantKey:
+    """Where a Tenant is found."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+class TenantStore(Protocol):
+    """The Tenants themselves: their status is the journal."""
+
+    async def read(self, key: TenantKey) -> Tenant | None:
+        """The Tenant as the API server has it now (no cache), or None."""
+
+    async def write_status(self, tenant: Tenant) -> Tenant:
+        """Replace the status, guarded by the resourceVersion that `tenant` carries. Returns what is stored. Conflict if
+        it has moved on; `Unavailable` if the API server did not answer (the write may or may not have happened)."""
+
+    async def write_metadata(self, tenant: Tenant) -> Tenant:
+        """Make the finalizers and this group's annotations those of `tenant`, guarded by its resourceVersion. Conflict
+        as above; returns `tenant` unchanged if the object is gone."""
+
+
+class Catalog(Protocol):
+    """What the platform team offers, and who holds what: kept in memory by watches, so that reading costs nothing."""
+
+    def plan(self, name: str) -> Plan | None: ...
+
+    def organization(self, name: str) -> Organization | None: ...
+
+    def tenants_of(self, organization: str) -> Sequence[Tenant]:
+        """Every Tenant of the organisation, in no order; bounded staleness (a watch)."""
+
+    def tenants_in(self, namespace: str) -> int:
+        """How many Tenants are known in a namespace: held against a census, it tells whether the watch is behind."""
+
+
+class Census(Protocol):
+    """The number of Tenants, counted by the API server."""
+
+    async def count(self, namespace: str) -> int:
+        """How many Tenants there are in a namespace at this moment, for the price of reading one."""
+
+
+class Directory(Catalog, Protocol):
+    """The catalogue, with the questions that concern all tenants."""
+
+    def tenants(self) -> Collection[Tenant]:
+        """Every Tenant of every organisation, in no order."""
+
+    def tenants_with_slug(self, slug: str) -> Sequence[Tenant]:
+        """Every Tenant of that slug, of whatever organisation."""
+
+
+class Offers(Protocol):
+    """The Plans and Organizations as the API server has them now: for an answer that must not come from a cache."""
+
+    async def plan(self, name: str) -> Plan | None: ...
+
+    async def organization(self, name: str) -> Organization | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who makes a request, as the API server has authenticated them."""
+
+    name: str
+    groups: tuple[str, ...] = ()
+    uid: str = ""
+    extra: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+class AccessReview(Protocol):
+    """The API server's authorizers, asked on behalf of someone."""
+
+    async def allowed(self, caller: Caller, verb: str, namespace: str, name: str) -> bool:
+        """Whether the caller may do `verb` to that Tenant."""

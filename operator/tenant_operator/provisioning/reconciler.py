@@ -1,0 +1,129 @@
+"""Brings one Tenant closer to what its API object asks for, whatever woke it: the top of the level-triggered loop."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import datetime
+
+from tenant_operator.api.names import ANNOTATION_ACTION, FINALIZER
+from tenant_operator.api.tenant import Tenant
+from tenant_operator.provisioning.courier import Courier
+from tenant_operator.provisioning.known import KnownTenants
+from tenant_operator.provisioning.lifecycle import let_go, take_request
+from tenant_operator.provisioning.ports import Clock, Conflict, TenantKey, TenantStore
+from tenant_operator.provisioning.tenant_saga import TenantSaga
+from tenant_operator.provisioning.upkeep import Upkeep
+from tenant_operator.saga.host import Gone, Stale
+from tenant_operator.saga.runner import Runner
+
+_log = logging.getLogger(__name__)
+
+_BACKPRESSURE = 100
+"""Events in an outbox above which no further step is begun: the audit sink comes first."""
+
+_SOON = 1.0
+
+
+class Reconciler:
+    """Holds no state of its own. `reconcile` and `take` are what the two work queues call."""
+
+    def __init__(
+        self,
+        host: TenantSaga,
+        runner: Runner[Tenant],
+        upkeep: Upkeep,
+        *,
+        store: TenantStore,
+        known: KnownTenants,
+        courier: Courier,
+        clock: Clock,
+        new_id: Callable[[], str],
+    ) -> None:
+        self._host = host
+        self._runner = runner
+        self._upkeep = upkeep
+        self._store = store
+        self._known = known
+        self._courier = courier
+        self._clock = clock
+        self._new_id = new_id
+
+    async def reconcile(self, key: TenantKey, attention: asyncio.Event) -> float | None:
+        """Go as far as possible now. Returns the seconds until the next look, None to wait for something to happen."""
+        tenant = self._known.get(key) or await self._store.read(key)
+        if tenant is None:
+            return None
+        try:
+            return await self._reconcile(key, tenant, attention)
+        except Gone:
+            self._known.forget(key, tenant.metadata.uid)
+            self._courier.cleared(key, ())
+            self._host.forget(key)
+            return None
+        except Stale:
+            return 0.0
+
+    async def _reconcile(self, key: TenantKey, tenant: Tenant, attention: asyncio.Event) -> float | None:
+        self._known.observe(tenant)
+        self._courier.hand_over(key, tenant.status.outbox)
+        deleting = tenant.metadata.deletion_timestamp is not None
+        if FINALIZER not in tenant.metadata.finalizers:
+            if deleting:
+                return None
+            tenant = await self._with_finalizers(tenant, (*tenant.metadata.finalizers, FINALIZER))
+        if len(self._courier.undelivered(key, tenant.status.outbox)) > _BACKPRESSURE:
+            _log.warning("%s: its outbox is full; waiting for the audit sink", key)
+            return _SOON
+        tenant, again = await self._runner.advance(tenant, attention)
+        tenant, pause = await self._upkeep.tend(tenant)
+        if again is not None:
+            seconds = max((again - self._now()).total_seconds(), 0.0)
+            return seconds if pause is None else min(seconds, pause)
+        self._host.forget(key)
+        if tenant.status.observed_generation != tenant.metadata.generation:
+            tenant = await self._host.observe(tenant)
+        if pause is not None:
+            return pause
+        if tenant.status.outbox:
+            if len(self._courier.undelivered(key, tenant.status.outbox)) == len(tenant.status.outbox):
+                return None  # the courier wakes the key once the sink has them
+            tenant = await self._host.clear_outbox(tenant)
+            if tenant.status.outbox:
+                return None
+        if let_go(self._host.saga(tenant)) and FINALIZER in tenant.metadata.finalizers:
+            left = tuple(each for each in tenant.metadata.finalizers if each != FINALIZER)
+            await self._with_finalizers(tenant, left)
+        return None
+
+    async def take(self, key: TenantKey, attention: asyncio.Event) -> float | None:
+        """Take a one-shot request off a tenant's annotation. Apart from `reconcile`, which may be busy, so that a
+        cancel is heard at once."""
+        attention.clear()
+        tenant = self._known.get(key)
+        if tenant is None or ANNOTATION_ACTION not in tenant.metadata.annotations:
+            return None
+        taken = take_request(tenant, self._new_id(), self._now())
+        if taken is None:
+            return None
+        try:
+            self._known.observe(await self._store.write_metadata(taken))
+        except Conflict:
+            fresh = await self._store.read(key)
+            if fresh is None:
+                return None
+            self._known.observe(fresh)
+            return 0.0
+        return None
+
+    async def _with_finalizers(self, tenant: Tenant, finalizers: tuple[str, ...]) -> Tenant:
+        metadata = tenant.metadata.model_copy(update={"finalizers": finalizers})
+        try:
+            stored = await self._store.write_metadata(tenant.model_copy(update={"metadata": metadata}))
+        except Conflict:
+            await self._host.refresh(tenant)
+            raise Stale from None
+        self._known.observe(stored)
+        return stored
+
+    def _now(self) -> datetime:
+        return self._clock.now()

@@ -1,0 +1,45 @@
+"""What a serving tenant is beside its journal: whether traffic is paused, and which workloads were rolled out."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from tenant_operator.api.conditions import ConditionType, Reason, find_condition
+from tenant_operator.api.plan import Plan
+from tenant_operator.api.states import TenantState
+from tenant_operator.api.tenant import TenantStatus
+from tenant_operator.provisioning import manifests, route
+from tenant_operator.provisioning.naming import Names
+from tenant_operator.provisioning.options import Options
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """`suspended`: traffic is paused. `workloads_hash`: what was last rolled out. `rolling_out`: why their rollout
+    in place is not complete yet; empty if it is."""
+
+    suspended: bool = False
+    workloads_hash: str | None = None
+    rolling_out: str = ""
+
+
+def standing_of(status: TenantStatus) -> Standing:
+    """What the status tells."""
+    ready = find_condition(status.conditions, ConditionType.WORKLOADS_READY)
+    return Standing(
+        suspended=status.state is TenantState.SUSPENDED,
+        workloads_hash=status.workloads_hash,
+        rolling_out=ready.message if ready is not None and ready.reason == Reason.ROLLING_OUT else "",
+    )
+
+
+def contents_hash(names: Names, plan: Plan, options: Options) -> str:
+    """A fingerprint of all that the plan makes of the tenant's namespace and route. Rejected if a template in the plan
+    is broken."""
+    contents = [
+        *manifests.namespace(names, plan),
+        *manifests.network_policies(names, options, plan, database_port=0),
+        *manifests.workloads(names, plan),
+        *route.manifests(names, options, plan, is_open=True),
+    ]
+    return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()[:16]

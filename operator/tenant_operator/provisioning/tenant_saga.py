@@ -1,0 +1,265 @@
+"""The tenant as a host of sagas: its status is the journal, its plan the steps, its spec and annotations the demand."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from tenant_operator.api.names import ActivityName
+from tenant_operator.api.plan import Plan
+from tenant_operator.api.states import DesiredState
+from tenant_operator.api.tenant import OutboxEvent, Tenant
+from tenant_operator.provisioning.activity import Activity, Context, Ports
+from tenant_operator.provisioning.audit import audit_event, audit_events
+from tenant_operator.provisioning.courier import Courier
+from tenant_operator.provisioning.journal import decode
+from tenant_operator.provisioning.known import KnownTenants, key_of
+from tenant_operator.provisioning.lifecycle import demand, requester
+from tenant_operator.provisioning.naming import Names
+from tenant_operator.provisioning.notices import Happening, notices
+from tenant_operator.provisioning.options import Options
+from tenant_operator.provisioning.ports import Conflict, Notifier, TenantKey, TenantStore
+from tenant_operator.provisioning.standing import Standing, contents_hash, standing_of
+from tenant_operator.provisioning.status import project
+from tenant_operator.saga.activity import Progress, Step
+from tenant_operator.saga.evolve import Worker
+from tenant_operator.saga.facts import ActivityCompleted, CompensationStarted, Fact, RunStarted
+from tenant_operator.saga.host import Gone, Pulse, Stale
+from tenant_operator.saga.model import Saga
+
+_log = logging.getLogger(__name__)
+
+_KEPT_STEPS = 1000
+"""Tenants whose steps are remembered from one write to the next."""
+
+
+class TenantSaga:
+    """Implements `saga.host.Host` for Tenants."""
+
+    def __init__(
+        self,
+        plan: Sequence[Activity],
+        ports: Ports,
+        options: Options,
+        worker: Worker,
+        *,
+        store: TenantStore,
+        notifier: Notifier,
+        courier: Courier,
+        known: KnownTenants,
+        new_id: Callable[[], str],
+    ) -> None:
+        self._activities = {activity.name: activity for activity in plan}
+        self._ports = ports
+        self._options = options
+        self._worker = worker
+        self._store = store
+        self._notifier = notifier
+        self._courier = courier
+        self._known = known
+        self._new_id = new_id
+        self._acted_on: dict[TenantKey, Tenant] = {}
+        self._deployed: dict[TenantKey, Plan] = {}
+        self._steps: dict[Names, tuple[Plan | None, Mapping[str, Step]]] = {}
+
+    def names(self, tenant: Tenant) -> Names:
+        """What everything of the tenant is called."""
+        organization = self._ports.catalog.organization(tenant.spec.organization)
+        slug = organization.slug if organization else tenant.spec.organization
+        if tenant.status.allocations and tenant.status.organization_slug:
+            slug = tenant.status.organization_slug
+        return Names(
+            slug=tenant.slug,
+            organization=slug,
+            organization_name=tenant.spec.organization,
+            uid=tenant.metadata.uid,
+            base_domain=self._options.base_domain,
+        )
+
+    def saga(self, record: Tenant) -> Saga:
+        return decode(record.status)
+
+    def steps(self, record: Tenant) -> Mapping[str, Step]:
+        names = self.names(record)
+        plan = self._ports.catalog.plan(record.spec.plan)
+        known_plan, steps = self._steps.get(names, (None, None))
+        if steps is None or known_plan is not plan:
+            steps = {name: self._step(activity, names, plan) for name, activity in self._activities.items()}
+            if len(self._steps) >= _KEPT_STEPS:
+                self._steps.clear()
+            self._steps[names] = (plan, steps)
+        return steps
+
+    def _step(self, activity: Activity, names: Names, plan: Plan | None) -> Step:
+        """The step with the platform's overrides, and over them the plan's."""
+        timeout = self._options.timeouts.get(activity.name, activity.timeout)
+        retry = replace(activity.retry, stalled_every=self._options.stalled_retry)
+        overrides = [self._options.retries.get(activity.name)]
+        if plan is not None:
+            timeout = plan.spec.timeouts.get(activity.name, timeout)
+            overrides.append(plan.spec.retries.get(activity.name))
+        for override in overrides:
+            if override is not None:
+                retry = replace(
+                    retry,
+                    max_tries=override.max_tries or retry.max_tries,
+                    initial=override.initial_backoff or retry.initial,
+                    maximum=override.max_backoff or retry.maximum,
+                )
+        return Step(
+            activity=activity.name,
+            phase=activity.phase,
+            timeout=timeout,
+            retry=retry,
+            best_effort=activity.best_effort,
+            compensates=activity.compensates,
+            reserves=tuple(activity.reserves(names)),
+        )
+
+    def demand(self, record: Tenant, saga: Saga, now: datetime) -> Sequence[Fact]:
+        return demand(record, saga, self._worker, now, self._new_id)
+
+    def newest(self, record: Tenant) -> Tenant:
+        known = self._known.get(key_of(record))
+        if known is None or known.metadata.uid != record.metadata.uid:
+            raise Gone
+        return known
+
+    async def refresh(self, record: Tenant) -> Tenant:
+        fresh = await self._store.read(key_of(record))
+        if fresh is None or fresh.metadata.uid != record.metadata.uid:
+            self._known.forget(key_of(record), record.metadata.uid)
+            raise Gone
+        self._known.observe(fresh)
+        # The answer to the write that put them there may have been lost.
+        self._courier.hand_over(key_of(fresh), fresh.status.outbox)
+        return fresh
+
+    async def write(self, record: Tenant, saga: Saga, facts: Sequence[Fact], now: datetime) -> Tenant:
+        key, names, steps = key_of(record), self.names(record), self.steps(record)
+        events = audit_events(
+            record,
+            names,
+            self.saga(record),
+            facts,
+            now=now,
+            worker=self._worker,
+            steps=steps,
+            new_id=self._new_id,
+        )
+        outbox = [*self._courier.undelivered(key, record.status.outbox), *events]
+        standing = self._standing(record, facts)
+        status = project(record, names, saga, steps, outbox, now, standing=standing)
+        stored = await self._store_status(record.model_copy(update={"status": status}))
+        self._courier.hand_over(key, stored.status.outbox)
+        await self.tell(stored, notices(names, saga, facts))
+        return stored
+
+    def _standing(self, record: Tenant, facts: Sequence[Fact]) -> Standing:
+        """What the facts make of the tenant beside its journal."""
+        standing = standing_of(record.status)
+        acted_on = self._acted_on.get(key_of(record), record)
+        for fact in facts:
+            match fact:
+                case ActivityCompleted(activity=ActivityName.DEPLOY_WORKLOADS):
+                    plan = self._deployed.get(key_of(record))
+                    names = self.names(record)
+                    digest = contents_hash(names, plan, self._options) if plan is not None else None
+                    standing = replace(standing, workloads_hash=digest, rolling_out="")
+                case ActivityCompleted(activity=ActivityName.MARK_ACTIVE):
+                    # As it was wanted when the route was opened, or left closed.
+                    suspended = acted_on.spec.desired_state is DesiredState.SUSPENDED
+                    standing = replace(standing, suspended=suspended)
+                case RunStarted():
+                    standing = replace(standing, suspended=False, rolling_out="")
+                case CompensationStarted(activity=ActivityName.DEPLOY_WORKLOADS):
+                    standing = replace(standing, workloads_hash=None)
+                case _:
+                    pass
+        return standing
+
+    async def write_standing(
+        self, record: Tenant, standing: Standing, happening: Happening, *, event: str | None = None
+    ) -> Tenant:
+        """Journal a change beside the saga, with the audit event that tells it if it is a change of state. Raises
+        Stale (the newer record is known by then), Unavailable."""
+        key, now, saga = key_of(record), self._ports.clock.now(), self.saga(record)
+        outbox = self._courier.undelivered(key, record.status.outbox)
+        if event is not None:
+            outbox.append(audit_event(record, event, {}, requester(record), now=now, event_id=self._new_id()))
+        stored = await self._project(record, saga, outbox, standing, now)
+        self._courier.hand_over(key, stored.status.outbox)
+        await self.tell(stored, [happening])
+        return stored
+
+    async def _project(
+        self, record: Tenant, saga: Saga, outbox: Sequence[OutboxEvent], standing: Standing, now: datetime
+    ) -> Tenant:
+        status = project(record, self.names(record), saga, self.steps(record), outbox, now, standing=standing)
+        try:
+            return await self._store_status(record.model_copy(update={"status": status}))
+        except Stale:
+            await self.refresh(record)
+            raise
+
+    async def tell(self, tenant: Tenant, happenings: Sequence[Happening]) -> None:
+        """Log what happened, and post it as Kubernetes Events."""
+        for each in happenings:
+            level = logging.WARNING if each.warning else logging.INFO
+            _log.log(level, "%s: %s: %s", key_of(tenant), each.reason, each.message)
+        await self._notifier.publish(tenant, happenings)
+
+    async def observe(self, record: Tenant) -> Tenant:
+        """Journal that the spec was seen, where nothing else followed from it. Raises Stale, Unavailable."""
+        key, saga = key_of(record), self.saga(record)
+        outbox = self._courier.undelivered(key, record.status.outbox)
+        return await self._project(record, saga, outbox, standing_of(record.status), self._ports.clock.now())
+
+    async def clear_outbox(self, record: Tenant) -> Tenant:
+        """Take what the sink has out of the outbox. Raises Stale (the newer record is known by then), Unavailable."""
+        left = tuple(self._courier.undelivered(key_of(record), record.status.outbox))
+        status = record.status.model_copy(update={"outbox": left})
+        try:
+            return await self._store_status(record.model_copy(update={"status": status}))
+        except Stale:
+            await self.refresh(record)
+            raise
+
+    async def _store_status(self, tenant: Tenant) -> Tenant:
+        try:
+            stored = await self._store.write_status(tenant)
+        except Conflict:
+            raise Stale from None
+        self._known.observe(stored)
+        self._courier.cleared(key_of(stored), stored.status.outbox)
+        return stored
+
+    async def act(self, record: Tenant, activity: str, pulse: Pulse) -> Progress:
+        context = self.context(record, activity, pulse)
+        self._acted_on[key_of(record)] = record
+        if activity == ActivityName.DEPLOY_WORKLOADS and context.plan is not None:
+            self._deployed[key_of(record)] = context.plan
+        return await self._activities[activity].run(context)
+
+    async def undo(self, record: Tenant, activity: str, pulse: Pulse) -> Progress:
+        return await self._activities[activity].compensate(self.context(record, activity, pulse))
+
+    def context(self, tenant: Tenant, activity: str, pulse: Pulse) -> Context:
+        """What an activity is given to work with."""
+        checkpoints = (row.checkpoints for row in tenant.status.timeline if row.activity == activity)
+        return Context(
+            tenant=tenant,
+            plan=self._ports.catalog.plan(tenant.spec.plan),
+            organization=self._ports.catalog.organization(tenant.spec.organization),
+            names=self.names(tenant),
+            ports=self._ports,
+            options=self._options,
+            checkpoints=frozenset(next(checkpoints, ())),
+            heartbeat=pulse.heartbeat,
+            checkpoint=pulse.checkpoint,
+        )
+
+    def forget(self, key: TenantKey) -> None:
+        """A tenant came to rest, or is gone: nothing about its run has to be remembered."""
+        self._acted_on.pop(key, None)
+        self._deployed.pop(key, None)

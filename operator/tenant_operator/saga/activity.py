@@ -1,0 +1,62 @@
+"""What a step of a saga is: its static description, and what one try of it can answer."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from tenant_operator.saga.model import Reservation
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """Exponential backoff: `initial`, doubled by each failed try up to `maximum`, at most `max_tries` tries in all.
+
+    A compensation that has used up its tries is stalled, and goes on being tried every `stalled_every`.
+    """
+
+    max_tries: int = 5
+    initial: timedelta = timedelta(seconds=1)
+    maximum: timedelta = timedelta(seconds=30)
+    stalled_every: timedelta = timedelta(minutes=1)
+
+    def backoff(self, failed_tries: int, jitter: float) -> timedelta:
+        """The pause after the `failed_tries`-th failure (from 1); `jitter` in [0, 1) spreads it over its upper half."""
+        exponential = self.initial * 2 ** min(failed_tries - 1, 20)
+        spread: timedelta = min(exponential, self.maximum) * (0.5 + jitter / 2)
+        return spread
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One activity as the engine sees it.
+
+    `timeout` spans all its tries. A best-effort step cannot fail the saga. `compensates` says whether a release has
+    anything to undo. `reserves` is what the activity is about to hold: it enters the ledger with the intent.
+    """
+
+    activity: str
+    phase: str
+    timeout: timedelta
+    retry: RetryPolicy
+    best_effort: bool = False
+    compensates: bool = True
+    reserves: tuple[Reservation, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The activity (or its compensation) has reached its goal. `detail` is a human phrase for the feed."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotYet:
+    """Nothing failed and nothing is left to do but wait; `cause` says for what. The engine looks again when the
+    world changes, and after `recheck_seconds` at the latest."""
+
+    cause: str
+    recheck_seconds: float = 1.0
+    progress: int | None = None
+
+
+Progress = Done | NotYet

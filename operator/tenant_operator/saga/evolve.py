@@ -1,0 +1,249 @@
+"""How each fact changes the saga. Pure: the same saga, fact and time give the same saga."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import assert_never
+
+from tenant_operator.saga.activity import Step
+from tenant_operator.saga.facts import (
+    ActivityCompleted,
+    ActivityFailed,
+    ActivityStarted,
+    Checkpointed,
+    CompensationCompleted,
+    CompensationStarted,
+    CompensationTryFailed,
+    Fact,
+    HistoryReset,
+    Pulsed,
+    RequestTaken,
+    RunFinished,
+    RunReversed,
+    RunStarted,
+    RunTakenOver,
+    TryFailed,
+)
+from tenant_operator.saga.model import (
+    Direction,
+    Entry,
+    EntryState,
+    FailedTry,
+    Heartbeat,
+    Kind,
+    Outcome,
+    PastRun,
+    Row,
+    RowState,
+    Run,
+    Saga,
+)
+
+KEPT_ATTEMPTS = 5
+KEPT_ERRORS = 20
+MESSAGE_LIMIT = 1000
+"""Characters of a message that the journal keeps."""
+
+_UNTOUCHED = (RowState.PENDING, RowState.SKIPPED, RowState.COMPENSATED)
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """Who carries a run: `fence` grows with every change of hands, `started_at` is when this worker came to life."""
+
+    id: str
+    fence: int
+    started_at: datetime
+
+
+def bounded(message: str) -> str:
+    """The message, cut to what the journal keeps."""
+    return message if len(message) <= MESSAGE_LIMIT else message[: MESSAGE_LIMIT - 1] + "…"
+
+
+def evolve(saga: Saga, fact: Fact, now: datetime, worker: Worker, steps: Mapping[str, Step]) -> Saga:
+    """The saga after `fact` happened at `now` in the hands of `worker`. `steps`, in order, make a new run's rows."""
+    match fact:
+        case RunStarted():
+            return _started(saga, fact, now, worker, steps)
+        case RunTakenOver():
+            return _with_run(saga, worker=worker.id, fence=worker.fence, resumed_at=now)
+        case RunReversed():
+            running = next((row.activity for row in saga.timeline if row.state is RowState.RUNNING), None)
+            return _with_run(
+                saga,
+                direction=Direction.BACKWARD,
+                reason=fact.reason,
+                requested_by=fact.requested_by,
+                cancelled_activity=running,
+            )
+        case RunFinished():
+            return _finished(saga, fact.outcome, now)
+        case HistoryReset():
+            return Saga(attempt=saga.attempt, ledger=saga.ledger, last_request=saga.last_request)
+        case RequestTaken():
+            return replace(saga, last_request=fact.request)
+        case ActivityStarted():
+            saga = _with_row(saga, fact.activity, lambda row: replace(row, state=RowState.RUNNING, started_at=now))
+            known = {entry.reservation for entry in saga.ledger}
+            entries = tuple(
+                Entry(reservation, fact.activity, EntryState.ALLOCATING, now, now)
+                for reservation in fact.reserves
+                if reservation not in known
+            )
+            return _beat(replace(saga, ledger=saga.ledger + entries), fact.activity, "started", None, now)
+        case ActivityCompleted():
+            saga = _with_row(saga, fact.activity, lambda row: _ended(row, RowState.COMPLETED, fact.detail, now))
+            return _with_entries(saga, fact.activity, EntryState.ALLOCATED, now)
+        case TryFailed():
+            saga = _with_error(saga, fact.activity, fact.error, now)
+            saga = _with_row(
+                saga,
+                fact.activity,
+                lambda row: replace(
+                    row, tries=row.tries + 1, next_try_at=fact.next_try_at, message=bounded(fact.error)
+                ),
+            )
+            return _beat(saga, fact.activity, f"waiting to try again: {fact.error}", None, now)
+        case ActivityFailed():
+            saga = _with_error(saga, fact.activity, fact.error, now)
+            saga = _with_row(
+                saga,
+                fact.activity,
+                lambda row: replace(_ended(row, RowState.FAILED, fact.error, now), tries=row.tries + 1),
+            )
+            if fact.best_effort:
+                return saga
+            return _with_run(
+                saga,
+                direction=Direction.BACKWARD,
+                reason="Failed",
+                failed_activity=fact.activity,
+                error=bounded(fact.error),
+            )
+        case CompensationStarted():
+            saga = _with_row(
+                saga,
+                fact.activity,
+                lambda row: replace(
+                    row,
+                    state=RowState.COMPENSATING,
+                    started_at=now,
+                    completed_at=None,
+                    tries=0,
+                    next_try_at=None,
+                ),
+            )
+            saga = _with_entries(saga, fact.activity, EntryState.RELEASING, now)
+            return _beat(saga, fact.activity, "rolling back", None, now)
+        case CompensationCompleted():
+            saga = _with_row(saga, fact.activity, lambda row: _ended(row, RowState.COMPENSATED, fact.detail, now))
+            return replace(saga, ledger=tuple(e for e in saga.ledger if e.activity != fact.activity))
+        case CompensationTryFailed():
+            saga = _with_error(saga, fact.activity, fact.error, now)
+            saga = _with_row(
+                saga,
+                fact.activity,
+                lambda row: replace(row, tries=fact.tries, next_try_at=fact.next_try_at, message=bounded(fact.error)),
+            )
+            if fact.stalled:
+                saga = _with_entries(saga, fact.activity, EntryState.RELEASE_FAILED, now)
+            return _beat(saga, fact.activity, f"waiting to try again: {fact.error}", None, now)
+        case Pulsed():
+            due = saga.row(fact.activity).next_try_at
+            if due is None or due <= now:  # before, the row tells why the last try failed
+                saga = _with_row(
+                    saga, fact.activity, lambda row: replace(row, message=bounded(fact.detail), next_try_at=None)
+                )
+            return _beat(saga, fact.activity, fact.detail, fact.progress, now)
+        case Checkpointed():
+            return _with_row(
+                saga,
+                fact.activity,
+                lambda row: replace(row, checkpoints=(*row.checkpoints, fact.checkpoint)),
+            )
+        case _:
+            assert_never(fact)
+
+
+def _started(saga: Saga, fact: RunStarted, now: datetime, worker: Worker, steps: Mapping[str, Step]) -> Saga:
+    if saga.run is not None and not saga.run.finished:
+        saga = _finished(saga, Outcome.COMPLETED, now)
+    provision = fact.kind is Kind.PROVISION
+    attempt = saga.attempt + 1 if provision else saga.attempt
+    return replace(
+        saga,
+        attempt=attempt,
+        run=Run(
+            id=fact.run_id,
+            attempt=attempt,
+            kind=fact.kind,
+            direction=Direction.FORWARD if provision else Direction.BACKWARD,
+            reason=fact.reason,
+            requested_by=fact.requested_by,
+            started_at=now,
+            worker=worker.id,
+            fence=worker.fence,
+        ),
+        timeline=tuple(
+            Row(step.activity, step.phase) if provision else _release_row(saga, step) for step in steps.values()
+        ),
+        errors=() if provision else saga.errors,
+    )
+
+
+def _release_row(saga: Saga, step: Step) -> Row:
+    """A release undoes every step that may have left something: by the ledger, or by the last run's timeline."""
+    held = any(entry.activity == step.activity for entry in saga.ledger)
+    ran = any(row.activity == step.activity and row.state not in _UNTOUCHED for row in saga.timeline)
+    # After a reset there is no timeline: what is still in the ledger says that the forward run came at least so far.
+    unknown = not saga.timeline and bool(saga.ledger)
+    needed = held or (step.compensates and (ran or unknown))
+    return Row(step.activity, step.phase, RowState.COMPLETED if needed else RowState.SKIPPED)
+
+
+def _finished(saga: Saga, outcome: Outcome, now: datetime) -> Saga:
+    run = saga.run
+    assert run is not None  # noqa: S101 (decide finishes only a run that is there)
+    saga = _with_run(saga, outcome=outcome, finished_at=now, heartbeat=None)
+    if run.kind is Kind.RELEASE:
+        return saga
+    past = PastRun(run.id, run.attempt, run.kind, outcome, run.failed_activity, run.error, run.started_at, now)
+    failures = dict(saga.failures)
+    if outcome is Outcome.COMPLETED:
+        failures = {}
+    elif outcome is Outcome.FAILED and run.failed_activity is not None:
+        failures[run.failed_activity] = failures.get(run.failed_activity, 0) + 1
+    return replace(saga, history=(*saga.history, past)[-KEPT_ATTEMPTS:], failures=tuple(sorted(failures.items())))
+
+
+def _ended(row: Row, state: RowState, message: str, now: datetime) -> Row:
+    return replace(row, state=state, completed_at=now, next_try_at=None, message=bounded(message))
+
+
+def _with_run(saga: Saga, **changes: object) -> Saga:
+    assert saga.run is not None  # noqa: S101 (every fact but RunStarted is about a run)
+    return replace(saga, run=replace(saga.run, **changes))  # type: ignore[arg-type]
+
+
+def _with_row(saga: Saga, activity: str, change: Callable[[Row], Row]) -> Saga:
+    return replace(saga, timeline=tuple(change(row) if row.activity == activity else row for row in saga.timeline))
+
+
+def _with_entries(saga: Saga, activity: str, state: EntryState, now: datetime) -> Saga:
+    return replace(
+        saga,
+        ledger=tuple(
+            replace(entry, state=state, since=now) if entry.activity == activity and entry.state is not state else entry
+            for entry in saga.ledger
+        ),
+    )
+
+
+def _with_error(saga: Saga, activity: str, message: str, now: datetime) -> Saga:
+    failed = FailedTry(now, saga.attempt, activity, saga.row(activity).tries + 1, bounded(message))
+    return replace(saga, errors=(*saga.errors, failed)[-KEPT_ERRORS:])
+
+
+def _beat(saga: Saga, activity: str, detail: str, progress: int | None, now: datetime) -> Saga:
+    return _with_run(saga, heartbeat=Heartbeat(now, activity, bounded(detail), progress))

@@ -1,0 +1,148 @@
+"""What can happen to a saga. Evolving the saga with a fact journals it; the audit feed tells the same facts."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from tenant_operator.saga.model import Kind, Outcome, Request, Reservation
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """A run began: PROVISION goes forward through all steps, RELEASE backward through what may be held."""
+
+    run_id: str
+    kind: Kind
+    reason: str
+    requested_by: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunTakenOver:
+    """This worker goes on with a run that another one (or an earlier life of this one) began."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunReversed:
+    """The run was told to stop and undo what it did."""
+
+    reason: str
+    requested_by: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunFinished:
+    """Nothing is left to do in this run."""
+
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryReset:
+    """The run history was wiped by request. The ledger stays."""
+
+    requested_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestTaken:
+    """A one-shot request was judged; what it sets off, if anything, are facts of their own."""
+
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityStarted:
+    """The intent: the activity is about to be run, and about to hold `reserves`."""
+
+    activity: str
+    reserves: tuple[Reservation, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityCompleted:
+    """The activity reached its goal."""
+
+    activity: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class TryFailed:
+    """A try failed; the next one is due at `next_try_at`."""
+
+    activity: str
+    error: str
+    next_try_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityFailed:
+    """The activity failed for good."""
+
+    activity: str
+    error: str
+    best_effort: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CompensationStarted:
+    """The intent: the activity is about to be undone."""
+
+    activity: str
+
+
+@dataclass(frozen=True, slots=True)
+class CompensationCompleted:
+    """Whatever the activity held is released."""
+
+    activity: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class CompensationTryFailed:
+    """A try to undo failed. `tries` is the number of failed tries now; `stalled` says that the budget is used up,
+    `repeated` that it was so before this try."""
+
+    activity: str
+    error: str
+    next_try_at: datetime
+    tries: int
+    stalled: bool
+    repeated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Pulsed:
+    """A sign of life of the running activity: what it is doing or waiting for."""
+
+    activity: str
+    detail: str
+    progress: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpointed:
+    """A part of the running activity is done and must not be done again."""
+
+    activity: str
+    checkpoint: str
+
+
+Fact = (
+    RunStarted
+    | RunTakenOver
+    | RunReversed
+    | RunFinished
+    | HistoryReset
+    | RequestTaken
+    | ActivityStarted
+    | ActivityCompleted
+    | TryFailed
+    | ActivityFailed
+    | CompensationStarted
+    | CompensationCompleted
+    | CompensationTryFailed
+    | Pulsed
+    | Checkpointed
+)

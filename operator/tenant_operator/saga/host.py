@@ -1,0 +1,68 @@
+"""What the engine asks of the place where sagas live: the one protocol between it and a domain."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Protocol, TypeVar
+
+from tenant_operator.saga.activity import Progress, Step
+from tenant_operator.saga.facts import Fact
+from tenant_operator.saga.model import Saga
+
+R = TypeVar("R")
+
+
+class Stale(Exception):
+    """A guarded write met a newer record: nothing was written."""
+
+
+class Gone(Exception):
+    """The record is not there any more."""
+
+
+class JournalMoved(Exception):
+    """Somebody else wrote to this saga's journal: what this worker knows is out of date, it may write nothing more."""
+
+
+class Now(Protocol):
+    """Reads the time: timezone-aware, UTC."""
+
+    def __call__(self) -> datetime: ...
+
+
+class Pulse(Protocol):
+    """How a running activity speaks to its journal."""
+
+    def heartbeat(self, detail: str, progress: int | None = None) -> None:
+        """Say what is being done, and how far it is in percent. Journalled with the next pulse."""
+
+    async def checkpoint(self, name: str) -> None:
+        """Journal that a part of the activity is done. Returns once it is written."""
+
+
+class Host(Protocol[R]):
+    """Where sagas live and what their activities do. `R` is the record that carries the journal."""
+
+    def saga(self, record: R) -> Saga:
+        """The journal in the record."""
+
+    def steps(self, record: R) -> Mapping[str, Step]:
+        """The steps of the record's saga by activity, in order."""
+
+    def demand(self, record: R, saga: Saga, now: datetime) -> Sequence[Fact]:
+        """What the outside asks of the saga now: a start, a reversal, a reset. Empty once it has been granted."""
+
+    def newest(self, record: R) -> R:
+        """The newest version of the record that is known without asking anyone. Raises Gone."""
+
+    async def refresh(self, record: R) -> R:
+        """The record as it is now. Raises Gone, Unavailable."""
+
+    async def write(self, record: R, saga: Saga, facts: Sequence[Fact], now: datetime) -> R:
+        """Journal `saga`, and all that `facts` entail, in one guarded write. Raises Stale, or Unavailable (then it may
+        or may not have been written)."""
+
+    async def act(self, record: R, activity: str, pulse: Pulse) -> Progress:
+        """One try of an activity."""
+
+    async def undo(self, record: R, activity: str, pulse: Pulse) -> Progress:
+        """One try of its compensation."""

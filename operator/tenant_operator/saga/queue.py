@@ -1,0 +1,127 @@
+"""A work queue of keys: each key at most once at a time, a bounded number at once, deadlines without polling."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+
+_log = logging.getLogger(__name__)
+
+_FIRST_PAUSE = 1.0
+_LONGEST_PAUSE = 60.0
+
+
+class WorkQueue(Generic[K]):
+    """Calls `reconcile(key, attention)` for every key that was woken.
+
+    `reconcile` returns the seconds after which it wants to be called again, or None to be left alone until the next
+    wake. A key woken while it is being worked on has its `attention` event set, and is worked on once more after. A
+    `reconcile` that raises is logged and called again after a pause that doubles from 1 s to 60 s.
+    """
+
+    def __init__(self, reconcile: Callable[[K, asyncio.Event], Awaitable[float | None]], *, concurrency: int) -> None:
+        self._reconcile = reconcile
+        self._concurrency = concurrency
+        self._waiting: deque[K] = deque()
+        self._queued: set[K] = set()
+        self._running: dict[K, tuple[asyncio.Task[None], asyncio.Event]] = {}
+        self._timers: dict[K, asyncio.TimerHandle] = {}
+        self._failures: dict[K, int] = {}
+        self._closing = False
+
+    @property
+    def depth(self) -> int:
+        """Keys that wait for a free place."""
+        return len(self._waiting)
+
+    @property
+    def active(self) -> int:
+        """Keys being worked on."""
+        return len(self._running)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing runs, waits, or is due later."""
+        return not (self._running or self._waiting or self._timers)
+
+    def wake(self, key: K) -> None:
+        """See to it that `key` is looked at soon. Cheap, and safe to call any number of times."""
+        if self._closing:
+            return
+        if timer := self._timers.pop(key, None):
+            timer.cancel()
+        if key in self._running:
+            self._running[key][1].set()
+        elif key not in self._queued:
+            self._queued.add(key)
+            self._waiting.append(key)
+            self._fill()
+
+    def wake_after(self, key: K, seconds: float) -> None:
+        """Wake `key` once, after `seconds`; a wake or a nearer date before that wins."""
+        due = asyncio.get_running_loop().time() + max(seconds, 0.0)
+        timer = self._timers.get(key)
+        if timer is not None:
+            if timer.when() <= due:
+                return
+            timer.cancel()
+        self._timers[key] = asyncio.get_running_loop().call_at(due, self._ring, key)
+
+    async def close(self, grace: float) -> None:
+        """Start nothing more, let what runs come to a stop within `grace` seconds, then cancel it."""
+        self._closing = True
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        self._waiting.clear()
+        self._queued.clear()
+        tasks = [task for task, _ in self._running.values()]
+        for _, attention in self._running.values():
+            attention.set()
+        if not tasks:
+            return
+        _, late = await asyncio.wait(tasks, timeout=grace)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+
+    def _ring(self, key: K) -> None:
+        self._timers.pop(key, None)
+        self.wake(key)
+
+    def _fill(self) -> None:
+        while self._waiting and len(self._running) < self._concurrency:
+            key = self._waiting.popleft()
+            self._queued.discard(key)
+            attention = asyncio.Event()
+            task = asyncio.create_task(self._work(key, attention), name=f"reconcile {key}")
+            self._running[key] = (task, attention)
+
+    async def _work(self, key: K, attention: asyncio.Event) -> None:
+        try:
+            again = await self._reconcile(key, attention)
+            self._failures.pop(key, None)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            again = self._failed(key, attention)  # something within was cancelled, not this
+        except Exception:
+            again = self._failed(key, attention)
+        finally:
+            del self._running[key]
+        if attention.is_set():
+            self.wake(key)
+        elif again is not None and not self._closing:
+            self.wake_after(key, again)
+        self._fill()
+
+    def _failed(self, key: K, attention: asyncio.Event) -> float:
+        failures = self._failures[key] = self._failures.get(key, 0) + 1
+        pause: float = min(_FIRST_PAUSE * 2 ** min(failures - 1, 10), _LONGEST_PAUSE)
+        attention.clear()
+        _log.exception("reconcile of %s failed; trying again in %g s", key, pause)
+        return pause

@@ -1,0 +1,118 @@
+"""One saga in hand: the record as last journalled, and the guarded writes to it, one after the other."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Generic
+
+from tenant_operator.saga.decide import Decision, fold, settle
+from tenant_operator.saga.errors import Unavailable
+from tenant_operator.saga.evolve import Worker, bounded
+from tenant_operator.saga.facts import Checkpointed, Fact, Pulsed
+from tenant_operator.saga.host import Host, JournalMoved, Now, R, Stale
+
+PULSE = timedelta(seconds=10)
+"""A running activity is journalled as alive this often."""
+
+NEWS = timedelta(seconds=5)
+"""What it does or waits for is journalled this long after the last write at the earliest: a healthy step ends sooner
+and costs nothing."""
+
+_WRITE_TRIES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The journal entry that is due now, and what is to be done once it is written."""
+
+    facts: list[Fact]
+    decision: Decision
+    now: datetime
+
+
+class Session(Generic[R]):
+    """Keeps `record` and `saga` in step with what is stored, and notices when someone else wrote to the journal."""
+
+    def __init__(self, host: Host[R], record: R, worker: Worker, now: Now) -> None:
+        self._host = host
+        self._worker = worker
+        self._lock = asyncio.Lock()
+        self._said: Pulsed | None = None
+        self.now = now
+        self._hold(record)
+
+    def _hold(self, record: R) -> None:
+        self.record = record
+        self.saga = self._host.saga(record)
+        self.steps = self._host.steps(record)
+
+    def plan(self, pending: Sequence[Fact] = ()) -> Plan:
+        """What follows from the pending facts, from what is asked from outside, and from the journal."""
+        now = self.now()
+        saga = fold(self.saga, pending, self.steps, now, self._worker)
+        asked = self._host.demand(self.record, saga, now)
+        saga = fold(saga, asked, self.steps, now, self._worker)
+        _, followed, decision = settle(saga, self.steps, now, self._worker)
+        return Plan([*pending, *asked, *followed], decision, now)
+
+    async def commit(self, facts: Sequence[Fact], now: datetime) -> None:
+        """Journal the facts. A record that changed elsewhere (its spec, an annotation) is read again and the same facts
+        are journalled on it; a journal that changed raises JournalMoved."""
+        async with self._lock:
+            for _ in range(_WRITE_TRIES):
+                saga = fold(self.saga, facts, self.steps, now, self._worker)
+                try:
+                    self._hold(await self._host.write(self.record, saga, facts, now))
+                except (Stale, Unavailable):
+                    before = self.saga
+                    self._hold(await self._host.refresh(self.record))
+                    if self.saga == saga:
+                        return  # the answer was lost, the write was not
+                    if self.saga != before:
+                        raise JournalMoved from None
+                else:
+                    return
+            raise Unavailable("the journal could not be written: the record keeps changing")
+
+    async def look(self) -> None:
+        """Take note of a newer version of the record, if any. Raises JournalMoved if its journal is another."""
+        async with self._lock:  # the echo of an own write may come before its answer
+            newest = self._host.newest(self.record)
+            if newest is self.record:
+                return
+            if self._host.saga(newest) != self.saga:
+                raise JournalMoved
+            self._hold(newest)
+
+    def begin(self) -> None:
+        """An activity begins: what the one before said last is not its word."""
+        self._said = None
+
+    def say(self, activity: str, detail: str, progress: int | None) -> None:
+        """Note what the activity does; journalled with its next pulse."""
+        self._said = Pulsed(activity, bounded(detail), progress)
+
+    async def checkpoint(self, activity: str, name: str) -> None:
+        """Journal a part of the activity as done."""
+        await self.commit([Checkpointed(activity, name)], self.now())
+
+    @property
+    def next_pulse(self) -> datetime:
+        """When this worker's running activity is due to be journalled as alive; the far future if there is none."""
+        run = self.saga.run
+        if run is None or run.heartbeat is None or run.worker != self._worker.id:
+            return datetime.max.replace(tzinfo=UTC)
+        said, beat = self._said, run.heartbeat
+        news = said is not None and (said.activity, said.detail) != (beat.activity, beat.detail)
+        return beat.at + (NEWS if news else PULSE)
+
+    async def pulse(self, *, at_once: bool = False) -> None:
+        """Journal the running activity as alive if that is due; its news `at_once`."""
+        now, run = self.now(), self.saga.run
+        if run is None or run.heartbeat is None or not (at_once or now >= self.next_pulse):
+            return
+        beat = run.heartbeat
+        said = self._said or Pulsed(beat.activity, beat.detail, beat.progress)
+        if now >= self.next_pulse or said.detail != beat.detail:
+            await self.commit([said], now)

@@ -1,0 +1,58 @@
+"""The operator, with a gate in each of its activities: `python -m tests.e2e.gated_operator run`.
+
+While the file that E2E_GATE names is there, a Tenant called f-<activity>-… waits in that activity, and one called
+b-<activity>-… in its compensation; those called b-… are made to fail at mark-active.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from tenant_operator import app
+from tenant_operator.__main__ import main
+from tenant_operator.api.names import ActivityName
+from tenant_operator.provisioning.activity import Activity, Context
+from tenant_operator.provisioning.options import Options
+from tenant_operator.provisioning.plan import provisioning_plan
+from tenant_operator.provisioning.ports import Migration
+from tenant_operator.saga.activity import Done, NotYet, Progress
+from tenant_operator.saga.errors import Rejected
+
+GATE = "E2E_GATE"
+
+
+class Gated(Activity):
+    """Another activity, behind the gate."""
+
+    def __init__(self, inner: Activity) -> None:
+        self.name, self.phase, self.timeout, self.retry = inner.name, inner.phase, inner.timeout, inner.retry  # type: ignore[misc]
+        self.best_effort, self.compensates = inner.best_effort, inner.compensates  # type: ignore[misc]
+        self.reserves = inner.reserves  # type: ignore[method-assign]
+        self._inner = inner
+
+    def _is_held(self, ctx: Context, way: str) -> bool:
+        return ctx.tenant.metadata.name.startswith(f"{way}-{self.name}-") and Path(os.environ[GATE]).exists()
+
+    async def run(self, ctx: Context) -> Progress:
+        if self._is_held(ctx, "f"):
+            return NotYet("the gate is shut", 0.3)
+        progress = await self._inner.run(ctx)
+        fails = self.name == ActivityName.MARK_ACTIVE and ctx.tenant.metadata.name.startswith("b-")
+        if fails and isinstance(progress, Done):
+            raise Rejected("made to fail")
+        return progress
+
+    async def compensate(self, ctx: Context) -> Progress:
+        if self._is_held(ctx, "b"):
+            return NotYet("the gate is shut", 0.3)
+        return await self._inner.compensate(ctx)
+
+
+def gated_plan(options: Options, migrations: Sequence[Migration]) -> tuple[Activity, ...]:
+    """The plan of provisioning, each activity behind the gate."""
+    return tuple(Gated(each) for each in provisioning_plan(options, migrations))
+
+
+if __name__ == "__main__":
+    app.provisioning_plan = gated_plan  # type: ignore[attr-defined]
+    main()

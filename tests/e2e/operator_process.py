@@ -1,0 +1,136 @@
+"""The operator, with all that the tests do to it; here as a process of its own."""
+
+import http.client
+import os
+import signal
+import subprocess
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from devcluster import Environment, ports
+from devcluster.children import fork, tied_to_us
+from devcluster.platform import ROOT, operator_environment
+from tests.e2e.waiting import until
+
+PREFIX = "TENANT_OPERATOR_"
+RUN = (sys.executable, "-m", "tenant_operator", "run")
+
+_HOST = "127.0.0.1"
+_READY_SECONDS = 60.0
+_STOP_SECONDS = 40.0
+
+
+def environment_of(settings: Mapping[str, str]) -> dict[str, str]:
+    """The environment of an operator that knows these settings and none of the caller's shell."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    path = os.pathsep.join(part for part in (str(ROOT / "operator"), os.environ.get("PYTHONPATH")) if part)
+    return {**inherited, "PYTHONPATH": path, **settings}
+
+
+class Operator(ABC):
+    """One operator in one cluster. It may end and be started again, with the same audit feed and the same log."""
+
+    def __init__(self, folder: Path) -> None:
+        self.log = folder / "operator.log"
+
+    @property
+    @abstractmethod
+    def audit(self) -> Path:
+        """The audit feed as it is now; the file may not be there yet."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Returns once it says that it is ready."""
+
+    @abstractmethod
+    def stop(self) -> int:
+        """End it as Kubernetes does; return the exit code."""
+
+    @abstractmethod
+    def kill(self) -> None:
+        """End it without a warning."""
+
+    @property
+    @abstractmethod
+    def is_running(self) -> bool:
+        """Whether it was started, and not ended since."""
+
+    def output(self) -> str:
+        """All that it ever logged."""
+        return self.log.read_text(errors="replace")
+
+    def never_stumbled(self) -> bool:
+        """Whether it logged neither an error that nobody caught nor that it was refused a right,
+        by RBAC or by the chart's policy."""
+        told = self.output()
+        return not any(words in told for words in ("Traceback", "in API group", "is not for the operator"))
+
+
+class OperatorProcess(Operator):
+    """An operator on this machine."""
+
+    def __init__(
+        self, platform: Environment, folder: Path, settings: Mapping[str, str], command: Sequence[str] = RUN
+    ) -> None:
+        """`settings` by their names without the prefix; they win over those that make an operator work here."""
+        super().__init__(folder)
+        self._command = command
+        self._audit = folder / "audit.jsonl"
+        (self._health_port,) = ports.choose(1)
+        own = {"AUDIT_LOG": str(self._audit), "LOG_FORMAT": "json", **settings}
+        self._environment = environment_of(
+            operator_environment(platform, health_port=self._health_port)
+            | {PREFIX + name: value for name, value in own.items()}
+        )
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def audit(self) -> Path:
+        return self._audit
+
+    def start(self) -> None:
+        assert self._process is None, "it is running already"
+        with self.log.open("ab") as output:
+            self._process = fork(tied_to_us(self._command), env=self._environment, stdout=output.fileno())
+        until(self._is_ready, "the operator is ready", _READY_SECONDS)
+
+    def stop(self) -> int:
+        process = self._process
+        assert process is not None, "it is not running"
+        process.send_signal(signal.SIGTERM)
+        return self._ended(process)
+
+    def kill(self) -> None:
+        process = self._process
+        assert process is not None, "it is not running"
+        process.kill()
+        self._ended(process)
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None
+
+    def _ended(self, process: subprocess.Popen[bytes]) -> int:
+        try:
+            return process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise AssertionError(f"the operator did not end within {_STOP_SECONDS:g} s") from None
+        finally:
+            self._process = None
+
+    def _is_ready(self) -> bool:
+        assert self._process is not None
+        code = self._process.poll()
+        assert code is None, f"the operator ended with code {code}:\n{self.output()[-2000:]}"
+        connection = http.client.HTTPConnection(_HOST, self._health_port, timeout=2)
+        try:
+            connection.request("GET", "/readyz")
+            return connection.getresponse().status == http.HTTPStatus.OK
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()

@@ -1,0 +1,160 @@
+"""Thousands of random histories: crashes, faults of every kind, requests at any moment. All end where they should."""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+
+import pytest
+
+from tenant_operator.api.states import TenantState
+from tenant_operator.api.tenant import Tenant
+from tenant_operator.saga import decide, evolve
+from tenant_operator.saga.errors import OwnershipConflict, Rejected, Unavailable
+from tenant_operator.saga.facts import ActivityStarted, CompensationStarted, Fact
+from tenant_operator.saga.model import RowState, Saga
+from tenant_operator.saga.session import Session
+from tests.fakes.cluster import healthy, stuck
+from tests.simulation.virtual_time import run
+from tests.simulation.world import KEY, TENANT, World, broken_promises, survive
+
+HISTORIES = 2000
+JOURNAL = ("write_status", "write_metadata")
+
+SETTLED = (
+    TenantState.ACTIVE,
+    TenantState.FAILED,
+    TenantState.PENDING,
+    TenantState.DECOMMISSIONED,
+    None,
+)
+
+
+class Chaos:
+    """A fault for a world: what goes wrong, and how often, is drawn from the seed. It stops at some point."""
+
+    def __init__(self, dice: random.Random) -> None:
+        self._dice = dice
+        self._left = dice.randrange(1, 8)
+        self._rate = dice.choice((0.01, 0.03, 0.1))
+
+    def __call__(self, when: str, operation: str, name: str) -> Exception | str | None:
+        if self._left == 0 or self._dice.random() > self._rate:
+            return None
+        self._left -= 1
+        kinds = ["crash", "unavailable"]
+        if operation not in (*JOURNAL, "append"):
+            # Not during a release: what the other side rejects for ever is held for ever, and says so.
+            kinds += ["hang", "rejected"] if operation.startswith(("create", "apply", "send")) else ["hang"]
+        match self._dice.choice(kinds):
+            case "unavailable":
+                return Unavailable(f"{when} {operation} {name}: lost")
+            case "rejected" if when == "before":
+                return self._dice.choice((Rejected, OwnershipConflict))(f"{operation} {name}: no")
+            case "rejected":
+                return None
+            case kind:
+                return kind
+
+
+async def history(seed: int) -> World:
+    """One random history: a tenant is asked for, and then anything happens."""
+    dice = random.Random(seed)
+    world = World(Chaos(dice))
+    world.cluster.rollout = dice.choice((healthy, healthy, healthy, stuck()))
+    world.store.apply(TENANT)
+    meddling = asyncio.create_task(_meddle(world, dice))
+    assert await survive(world, plan=None), f"seed {seed} does not come to rest"
+    if not meddling.done():
+        meddling.cancel()
+    if dice.random() < 0.3:
+        world.store.delete(KEY)
+        assert await survive(world), f"seed {seed} does not come to rest after its deletion"
+    return world
+
+
+async def _meddle(world: World, dice: random.Random) -> None:
+    for _ in range(dice.randrange(0, 3)):
+        await asyncio.sleep(dice.choice((0.0, 0.2, 1.0, 5.0, 25.0)))
+        if world.tenant is None:
+            return
+        match dice.choice(("cancel", "retry", "reset", "decommission", "recreate", "delete", "label")):
+            case "cancel" | "retry" | "reset" as action:
+                world.store.annotate(KEY, action=action)
+            case "decommission":
+                world.store.patch_spec(KEY, desiredState="Decommissioned")
+            case "recreate":
+                world.store.patch_spec(KEY, desiredState="Active")
+            case "delete":
+                world.store.delete(KEY)
+            case "label":
+                world.store.apply({**TENANT, "metadata": {**TENANT["metadata"], "labels": {"seen": "yes"}}})
+
+
+def check(seed: int) -> list[str]:
+    """What a history leaves broken."""
+    world = run(history(seed))
+    state = world.tenant.status.state if world.tenant else None
+    return broken_promises(world) + ([] if state in SETTLED else [f"ended in {state}"])
+
+
+@pytest.mark.parametrize("batch", range(20))
+def test_random_histories_keep_every_promise(batch: int) -> None:
+    size = HISTORIES // 20
+    for seed in range(batch * size, (batch + 1) * size):
+        assert check(seed) == [], f"seed {seed}"
+
+
+def _breaks(seeds: int = 300) -> bool:
+    """Whether some history notices that something is wrong."""
+    for seed in range(seeds):
+        try:
+            if check(seed):
+                return True
+        except AssertionError:  # it does not come to rest
+            return True
+    return False
+
+
+def test_the_simulation_notices_if_only_completed_steps_are_compensated(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = decide.decide
+
+    def mutant(saga: Saga, *rest: object) -> object:
+        timeline = tuple(
+            replace(row, state=RowState.SKIPPED)
+            if saga.run and saga.run.direction == "Backward" and row.state in (RowState.RUNNING, RowState.FAILED)
+            else row
+            for row in saga.timeline
+        )
+        return original(replace(saga, timeline=timeline), *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(decide, "decide", mutant)
+    assert _breaks()
+
+
+def test_the_simulation_notices_if_the_journal_is_written_after_the_effect(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Session.commit
+
+    async def mutant(self: Session[Tenant], facts: Sequence[Fact], now: datetime) -> None:
+        intents = [fact for fact in facts if isinstance(fact, ActivityStarted | CompensationStarted)]
+        outcomes = [fact for fact in facts if fact not in intents]
+        if outcomes:
+            await original(self, outcomes, now)
+        # Only in memory: it is written together with what comes of it.
+        self.saga = decide.fold(self.saga, intents, self.steps, now, self._worker)
+
+    monkeypatch.setattr(Session, "commit", mutant)
+    assert _breaks()
+
+
+def test_the_simulation_notices_if_the_ledger_row_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = evolve.evolve
+
+    def mutant(saga: Saga, fact: Fact, *rest: object) -> Saga:
+        if isinstance(fact, ActivityStarted):
+            fact = replace(fact, reserves=())
+        return original(saga, fact, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(decide, "evolve", mutant)
+    assert _breaks()

@@ -1,0 +1,362 @@
+"""The whole operator over fakes, in virtual time: lives that end anywhere, faults in any effect, and what must hold."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+from tenant_operator.api.names import ANNOTATION_ACTION, LABEL_TENANT_UID, ActivityName
+from tenant_operator.api.organization import Organization
+from tenant_operator.api.plan import Plan
+from tenant_operator.api.states import TenantState
+from tenant_operator.api.tenant import OutboxEvent, Tenant
+from tenant_operator.provisioning.activity import Activity, Ports
+from tenant_operator.provisioning.courier import Courier
+from tenant_operator.provisioning.journal import decode
+from tenant_operator.provisioning.known import KnownTenants
+from tenant_operator.provisioning.objects import ref_of
+from tenant_operator.provisioning.options import Options
+from tenant_operator.provisioning.plan import provisioning_plan
+from tenant_operator.provisioning.ports import ObjectRef, TenantKey
+from tenant_operator.provisioning.reconciler import Reconciler
+from tenant_operator.provisioning.schema import load_migrations
+from tenant_operator.provisioning.tenant_saga import TenantSaga
+from tenant_operator.provisioning.upkeep import Upkeep
+from tenant_operator.saga.evolve import Worker
+from tenant_operator.saga.model import RowState
+from tenant_operator.saga.queue import WorkQueue
+from tenant_operator.saga.runner import Runner
+from tests.fakes.audit import FakeAudit
+from tests.fakes.catalog import FakeCatalog
+from tests.fakes.cluster import FakeCluster
+from tests.fakes.mailer import FakeMailer
+from tests.fakes.notifier import FakeNotifier
+from tests.fakes.prober import FakeProber
+from tests.fakes.storage import FakeStorage
+from tests.fakes.store import FakeTenantStore
+from tests.simulation.virtual_time import VirtualClock
+
+KEY = TenantKey("cymmetri", "banking")
+
+TENANT: dict[str, Any] = {
+    "metadata": {"name": KEY.name, "namespace": KEY.namespace},
+    "spec": {
+        "organization": "cymmetri",
+        "plan": "starter",
+        "admin": {"email": "admin@cymmetri.example"},
+    },
+}
+
+ORGANIZATION = Organization.model_validate(
+    {
+        "metadata": {"name": "cymmetri"},
+        "spec": {"displayName": "Cymmetri", "namespace": "cymmetri", "plans": ["starter"]},
+    }
+)
+
+PLAN = Plan.model_validate(
+    {
+        "metadata": {"name": "starter"},
+        "spec": {
+            "displayName": "Starter",
+            # Short, so that a hung step costs a simulation few heartbeats.
+            "timeouts": {str(name): "30s" for name in ActivityName},
+            "workloads": [
+                {
+                    "name": "auth",
+                    "image": "registry.example/auth:1.0",
+                    "ports": [{"name": "http", "containerPort": 8080}],
+                }
+            ],
+        },
+    }
+)
+
+MIGRATIONS = load_migrations()
+
+
+class Crash(BaseException):
+    """The process is gone: nothing of it runs on, nothing is tidied up."""
+
+
+Fault = Callable[[str, str, str], Exception | str | None]
+"""Called with ("before" | "after", operation, name): an exception to raise, "crash", "hang", or None."""
+
+
+def no_fault(when: str, operation: str, name: str) -> Exception | str | None:
+    """All goes well."""
+    return None
+
+
+@dataclass
+class World:
+    """What outlives the operator's process: the API server, PostgreSQL, the mail server, the audit store."""
+
+    fault: Fault = no_fault
+    clock: VirtualClock = field(default_factory=VirtualClock)
+    points: int = 0
+    violations: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.store = FakeTenantStore(self.clock)
+        self.cluster = FakeCluster(self.clock)
+        self.storage = FakeStorage()
+        self.mailer = FakeMailer()
+        self.prober = FakeProber()
+        self.audit = FakeAudit()
+        self.notifier = FakeNotifier()
+        self.catalog = FakeCatalog(self.store, [PLAN], [ORGANIZATION])
+        self.lives = count(1)
+        self.life: Life | None = None
+        for port in (self.store, self.cluster, self.storage, self.mailer, self.audit):
+            port.before = self._before
+            port.after = self._after
+
+    async def _before(self, operation: str, name: str) -> None:
+        self._intent_was_journalled(operation, name)
+        await self._point("before", operation, name)
+
+    async def _after(self, operation: str, name: str) -> None:
+        await self._point("after", operation, name)
+
+    async def _point(self, when: str, operation: str, name: str) -> None:
+        if self.life is None or self.life.crashed.is_set():
+            raise Crash
+        self.points += 1
+        match self.fault(when, operation, name):
+            case Exception() as error:
+                raise error
+            case "crash":
+                self.life.crashed.set()
+                raise Crash
+            case "hang":
+                await asyncio.sleep(10_000_000)
+            case _:
+                pass
+
+    def _intent_was_journalled(self, operation: str, name: str) -> None:
+        """Intent before effect: the stored journal announces whatever is touched, the ledger has whatever is made."""
+        if operation in ("write_status", "write_metadata", "append"):
+            return
+        tenant = self.store.peek(KEY)
+        if tenant is None:
+            self.violations.append(f"{operation} {name} without a record")
+            return
+        if tenant.status.state in (TenantState.ACTIVE, TenantState.SUSPENDED) and operation in ("apply", "delete"):
+            return  # the upkeep of a serving tenant: its spec and its plan are the intent
+        saga = decode(tenant.status)
+        busy = [row for row in saga.timeline if row.state in (RowState.RUNNING, RowState.COMPENSATING)]
+        if not busy or saga.run is None or saga.run.finished:
+            self.violations.append(f"{operation} {name} was not announced in the journal")
+            return
+        reserving = busy[0].activity.startswith("allocate") or busy[0].activity == ActivityName.DEPLOY_WORKLOADS
+        if reserving and not any(entry.activity == busy[0].activity for entry in saga.ledger):
+            self.violations.append(f"{operation} {name} by {busy[0].activity} without a row in the ledger")
+
+    @property
+    def tenant(self) -> Tenant | None:
+        """The record as it is stored now."""
+        return self.store.peek(KEY)
+
+    @property
+    def events(self) -> list[OutboxEvent]:
+        """The audit feed."""
+        return self.audit.events
+
+    def told(self, *types: str) -> list[str]:
+        """The steps (or types, where there is no step) of the feed's events of these types, in order."""
+        return [str(event.data.get("step", event.type)) for event in self.events if event.type in types]
+
+    def refs(self, kind: str) -> list[ObjectRef]:
+        """The objects of a kind."""
+        return [ref_of(each) for each in self.cluster.objects(kind)]
+
+    def leftovers(self) -> list[str]:
+        """What a tenant left behind in the cluster and in PostgreSQL."""
+        objects = [
+            f"{each['kind']} {each['metadata']['name']}"
+            for each in self.cluster.objects()
+            if LABEL_TENANT_UID in each["metadata"].get("labels", {})
+        ]
+        return [*objects, *self.storage.databases, *self.storage.roles]
+
+
+class Life:
+    """One life of the operator's process."""
+
+    def __init__(self, world: World, plan: Sequence[Activity] | None = None) -> None:
+        options = Options()
+        self.world = world
+        self.crashed = asyncio.Event()
+        number = next(world.lives)
+        worker = Worker(f"worker-{number}", number, world.clock.now())
+        known = KnownTenants()
+        ids = (f"01{number:04d}{serial:020d}" for serial in count())
+        new_id = lambda: next(ids)  # noqa: E731
+        ports = Ports(world.cluster, world.storage, world.mailer, world.prober, world.catalog, world.store, world.clock)
+        self.courier = Courier(world.audit, self._wake)
+        host = TenantSaga(
+            plan if plan is not None else provisioning_plan(options, MIGRATIONS),
+            ports,
+            options,
+            worker,
+            store=world.store,
+            notifier=world.notifier,
+            courier=self.courier,
+            known=known,
+            new_id=new_id,
+        )
+        self.runner = Runner(host, worker, world.clock.now, jitter=random.Random(number))
+        self.upkeep = Upkeep(host)
+        reconciler = Reconciler(
+            host,
+            self.runner,
+            self.upkeep,
+            store=world.store,
+            known=known,
+            courier=self.courier,
+            clock=world.clock,
+            new_id=new_id,
+        )
+        self.queue = WorkQueue(reconciler.reconcile, concurrency=4)
+        self.requests = WorkQueue(reconciler.take, concurrency=4)
+        self.known = known
+        world.life = self
+        asyncio.get_running_loop().set_exception_handler(_report_all_but_crashes)
+        world.store.subscribe(self._changed)
+        self._courier_task = asyncio.create_task(self.courier.run())
+        for tenant in world.store.tenants():
+            self._changed(TenantKey(tenant.metadata.namespace or "", tenant.metadata.name))
+
+    def _wake(self, key: TenantKey) -> None:
+        self.queue.wake(key)
+
+    def _changed(self, key: TenantKey) -> None:
+        """What a watch would report."""
+        if self.world.life is not self or self.crashed.is_set():
+            return
+        tenant = self.world.store.peek(key)
+        if tenant is None:
+            self.known.forget(key)
+            self.courier.cleared(key, ())
+            self.queue.wake(key)
+            return
+        if self.known.observe(tenant):
+            self.queue.wake(key)
+        if ANNOTATION_ACTION in tenant.metadata.annotations:
+            self.requests.wake(key)
+
+    @property
+    def quiet(self) -> bool:
+        """Nothing runs, waits or is due."""
+        return self.queue.idle and self.requests.idle and not self.courier.backlog
+
+    async def settle(self, *, within: float = 7200.0) -> bool:
+        """Live on until there is nothing to do. False if it crashed, or if `within` virtual seconds were not enough."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + within
+        while not self.crashed.is_set() and not self.quiet and loop.time() < end:  # noqa: ASYNC110
+            await asyncio.sleep(2.0)
+        return self.quiet and not self.crashed.is_set()
+
+    async def end(self) -> None:
+        """The process is gone, whatever it was doing."""
+        self.crashed.set()
+        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+
+async def survive(
+    world: World, *, lives: int = 50, within: float = 7200.0, plan: Sequence[Activity] | None = None
+) -> bool:
+    """Restart the operator after each crash until a life comes to rest. False if none did within its time."""
+    for _ in range(lives):
+        life = Life(world, plan)
+        settled = await life.settle(within=within)
+        crashed = life.crashed.is_set()
+        await life.end()
+        if not crashed:
+            return settled
+    return False
+
+
+def _report_all_but_crashes(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    if not isinstance(context.get("exception"), Crash):
+        loop.default_exception_handler(context)
+
+
+WITHOUT_ATTEMPT = ("tenant.deleted", "tenant.deprovisioning.completed", "tenant.provisioning.reset")
+ATTEMPT_ENDS = ("tenant.provisioning.completed", "tenant.provisioning.failed", "tenant.provisioning.cancelled")
+
+
+def broken_promises(world: World) -> list[str]:
+    """What must hold once a world has come to rest, whatever happened on the way."""
+    broken = list(world.violations)
+    tenant = world.tenant
+    state = tenant.status.state if tenant else None
+    if tenant is not None and tenant.status.outbox:
+        broken.append("events are left in the outbox")
+    was_reset = tenant is not None and tenant.status.run is None and tenant.status.attempt > 0
+    serving = state in (TenantState.ACTIVE, TenantState.SUSPENDED)
+    if state in (TenantState.PROVISIONING, TenantState.DECOMMISSIONING):
+        broken.append(f"left in {state}")
+    if was_reset and not (tenant and tenant.status.allocations):
+        broken += [f"orphan: {each}" for each in world.leftovers()]
+    if not serving and not was_reset:
+        broken += [f"orphan: {each}" for each in world.leftovers()]
+        if tenant is not None and tenant.status.allocations:
+            broken.append("the ledger is not empty")
+    elif serving and tenant is not None:
+        if any(row.state != "Allocated" for row in tenant.status.allocations):
+            broken.append("a row of the ledger is not Allocated")
+        if len(world.storage.databases) != 1:
+            broken.append(f"databases: {list(world.storage.databases)}")
+    return broken + _feed_is_consistent(world.events)
+
+
+def _feed_is_consistent(events: Sequence[OutboxEvent]) -> list[str]:
+    """Exactly one event per change, in the order of the plan and, going back, in its reverse."""
+    broken = []
+    order = [str(name) for name in ActivityName]
+    attempts: list[list[OutboxEvent]] = []
+    for event in events:
+        if event.type == "tenant.provisioning.started":
+            attempts.append([])
+        if not attempts and event.type in WITHOUT_ATTEMPT:
+            continue
+        if not attempts:
+            broken.append(f"{event.type} before any start")
+            continue
+        attempts[-1].append(event)
+    for number, attempt in enumerate(attempts, start=1):
+        types = Counter(event.type for event in attempt)
+        ends = sum(types[end] for end in ATTEMPT_ENDS)
+        # A saga that no worker held may be reset: then that is how the attempt ended.
+        if ends != 1 and not (ends == 0 and types["tenant.provisioning.reset"]):
+            broken.append(f"attempt {number} ended {ends} times: {dict(types)}")
+        completed = _steps(attempt, "tenant.provisioning.step_completed")
+        if completed != sorted(completed, key=order.index):
+            broken.append(f"attempt {number} completed out of order: {completed}")
+        allowed = {str(name): 2 if name.startswith("allocate") else 1 for name in ActivityName}
+        broken += [
+            f"attempt {number} completed {step} {times} times"
+            for step, times in Counter(completed).items()
+            if times != allowed[step]
+        ]
+        for type_ in ("tenant.provisioning.compensated", "tenant.deprovisioning.step_completed"):
+            undone = _steps(attempt, type_)
+            if undone != sorted(set(undone), key=order.index, reverse=True):
+                broken.append(f"attempt {number} was undone out of order: {undone}")
+        if types["tenant.provisioning.compensated"]:
+            missing = set(completed) - set(_steps(attempt, "tenant.provisioning.compensated"))
+            broken += [f"attempt {number} completed {step} and never compensated it" for step in missing]
+    return broken
+
+
+def _steps(events: Sequence[OutboxEvent], type_: str) -> list[str]:
+    return [str(event.data["step"]) for event in events if event.type == type_]

@@ -1,0 +1,117 @@
+"""The catalogue says what the watches last reported."""
+
+from typing import Any
+
+import pytest
+
+from tenant_operator.adapters.kubernetes.catalog import WatchedCatalog
+from tenant_operator.api.states import TenantState
+from tenant_operator.provisioning.ports import TenantKey
+
+KEY = TenantKey("acme", "banking")
+
+
+def tenant(name: str = "banking", organization: str = "acme", **status: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "intelliauth.io/v1alpha1",
+        "kind": "Tenant",
+        "metadata": {
+            "name": name,
+            "namespace": "acme",
+            "uid": f"uid-{name}",
+            "creationTimestamp": "2026-11-20T10:00:00Z",
+            "managedFields": [{"manager": "kubectl"}],
+        },
+        "spec": {"organization": organization, "plan": "starter", "admin": {"email": "ann@acme.example"}},
+        "status": status,
+    }
+
+
+@pytest.fixture
+def catalog() -> WatchedCatalog:
+    return WatchedCatalog()
+
+
+def test_a_tenant_is_known_by_its_key_and_its_organization(catalog: WatchedCatalog) -> None:
+    catalog.observe_tenant(None, tenant())
+    catalog.observe_tenant("ADDED", tenant("retail"))
+    catalog.observe_tenant("ADDED", tenant("other", organization="umbrella"))
+
+    assert {each.metadata.name for each in catalog.tenants_of("acme")} == {"banking", "retail"}
+    assert {each.metadata.name for each in catalog.tenants_of("umbrella")} == {"other"}
+    assert catalog.tenants_of("nobody") == ()
+    assert len(catalog.tenants()) == 3
+    found = catalog.tenant(KEY)
+    assert found is not None
+    assert found.metadata.creation_timestamp is not None
+
+
+def test_the_last_report_counts(catalog: WatchedCatalog) -> None:
+    catalog.observe_tenant("ADDED", tenant(state="Provisioning"))
+    catalog.observe_tenant("MODIFIED", tenant(state="Active"))
+
+    (found,) = catalog.tenants_of("acme")
+    assert found.status.state is TenantState.ACTIVE
+
+
+def test_a_tenant_that_is_deleted_and_made_for_another_organization_moves(catalog: WatchedCatalog) -> None:
+    catalog.observe_tenant("ADDED", tenant())
+    catalog.observe_tenant("MODIFIED", tenant(organization="umbrella"))
+
+    assert catalog.tenants_of("acme") == ()
+    assert len(catalog.tenants_of("umbrella")) == 1
+
+
+def test_a_deleted_tenant_is_forgotten(catalog: WatchedCatalog) -> None:
+    catalog.observe_tenant("ADDED", tenant())
+    catalog.observe_tenant("DELETED", tenant())
+    catalog.observe_tenant("DELETED", tenant())
+
+    assert catalog.tenant(KEY) is None
+    assert catalog.tenants_of("acme") == ()
+
+
+def test_a_tenant_is_kept_without_its_journal(catalog: WatchedCatalog) -> None:
+    row = {"activity": "validate-request", "phase": "validate", "state": "Completed"}
+    catalog.observe_tenant("ADDED", tenant(state="Active", attempt=2, timeline=[row]))
+
+    found = catalog.tenant(KEY)
+    assert found is not None
+    assert (found.status.state, found.status.attempt, found.status.timeline) == (TenantState.ACTIVE, 2, ())
+
+
+def test_an_object_that_cannot_be_read_counts_as_absent(catalog: WatchedCatalog) -> None:
+    catalog.observe_tenant("ADDED", tenant())
+    broken = tenant()
+    del broken["spec"]["plan"]
+    catalog.observe_tenant("MODIFIED", broken)
+
+    assert catalog.tenant(KEY) is None
+
+
+def test_plans_and_organizations_come_and_go(catalog: WatchedCatalog) -> None:
+    workload = {"name": "auth", "image": "registry.example/auth:1"}
+    plan = {"metadata": {"name": "starter"}, "spec": {"workloads": [workload]}}
+    organization = {"metadata": {"name": "acme"}, "spec": {"namespace": "acme"}}
+    catalog.observe_plan("ADDED", plan)
+    catalog.observe_organization("ADDED", organization)
+
+    assert catalog.plan("starter") is not None
+    assert catalog.organization("acme") in catalog.organizations()
+
+    catalog.observe_plan("DELETED", plan)
+    catalog.observe_organization("DELETED", organization)
+    assert catalog.plan("starter") is None
+    assert catalog.organization("acme") is None
+
+
+def test_the_late_deletion_of_a_namesake_takes_nothing_away() -> None:
+    """The events of two objects of the same name come in any order."""
+    catalog = WatchedCatalog()
+    plan = {"metadata": {"name": "starter", "uid": "new"}, "spec": {"workloads": []}}
+    catalog.observe_plan("ADDED", plan)
+    catalog.observe_plan("DELETED", {**plan, "metadata": {"name": "starter", "uid": "old"}})
+    assert catalog.plan("starter") is not None
+
+    catalog.observe_plan("DELETED", plan)
+    assert catalog.plan("starter") is None
