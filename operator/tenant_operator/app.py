@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from contextlib import AsyncExitStack
+from signal import SIGINT, SIGTERM
 from typing import Any
 from uuid import uuid4
 
@@ -185,23 +186,37 @@ class Operator:
         registry, kopf_settings = handlers.registry(self), handlers.settings()
         if webhooks is not None:
             install(*webhooks, registry, kopf_settings)
+        told, drained = asyncio.Event(), asyncio.Event()
+        ending = asyncio.create_task(told.wait())
+        ours = asyncio.all_tasks()
+        watches = await kopf.spawn_tasks(
+            registry=registry,
+            settings=kopf_settings,
+            standalone=True,
+            clusterwide=True,
+            stop_flag=drained,
+        )
+        # In place of kopf's own: told to end, it lets the sagas go on for 5 s and then cancels whatever task there is.
+        for signal in (SIGTERM, SIGINT):
+            asyncio.get_running_loop().add_signal_handler(signal, told.set)
+        watching = asyncio.create_task(kopf.run_tasks(watches, ignored=ours))
         self.ready = True
         try:
-            await kopf.operator(
-                registry=registry,
-                settings=kopf_settings,
-                standalone=True,
-                clusterwide=True,
-            )
+            await asyncio.wait({watching, ending}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self.ready = False
-            _log.info("draining")
-            self._runner.stop()
-            closing = (self._requests, self._queue, self._platform)
-            await asyncio.gather(*(each.close(self._settings.drain_seconds) for each in closing))
-            for loop in loops:
+            await self._drain()
+            drained.set()
+            for loop in (*loops, ending):
                 loop.cancel()
-            await asyncio.gather(*loops, return_exceptions=True)
+            await asyncio.gather(watching, *loops, ending, return_exceptions=True)
+        await watching  # it may have failed
+
+    async def _drain(self) -> None:
+        _log.info("draining")
+        self._runner.stop()
+        closing = (self._requests, self._queue, self._platform)
+        await asyncio.gather(*(each.close(self._settings.drain_seconds) for each in closing))
 
     async def _learn(self, kubernetes: KubernetesClient) -> None:
         """Plans and organisations first: a tenant is judged by them."""

@@ -65,7 +65,7 @@ def module_world(
         # The next module finds the catalogue as this one did.
         world.kubectl("delete", "plans", *catalog.OWN_PLANS, "--ignore-not-found")
         assert operator.stop() == 0
-        assert operator.never_stumbled()
+        assert operator.stumbles() == []
     finally:
         if operator.is_running:
             operator.kill()

@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from tests.e2e.waiting import until
 PREFIX = "TENANT_OPERATOR_"
 RUN = (sys.executable, "-m", "tenant_operator", "run")
 
+_STUMBLE = re.compile(r".*(?:Traceback|in API group|is not for the operator)(?:.*\n?){1,20}")
+"""With the lines after it: a traceback may be one line or many."""
 _HOST = "127.0.0.1"
 _READY_SECONDS = 60.0
 _STOP_SECONDS = 40.0
@@ -61,11 +64,9 @@ class Operator(ABC):
         """All that it ever logged."""
         return self.log.read_text(errors="replace")
 
-    def never_stumbled(self) -> bool:
-        """Whether it logged neither an error that nobody caught nor that it was refused a right,
-        by RBAC or by the chart's policy."""
-        told = self.output()
-        return not any(words in told for words in ("Traceback", "in API group", "is not for the operator"))
+    def stumbles(self) -> list[str]:
+        """What it logged of errors that nobody caught, and of rights that RBAC or the chart's policy refused it."""
+        return _STUMBLE.findall(self.output())
 
 
 class OperatorProcess(Operator):

@@ -164,7 +164,7 @@ def test_the_api_server_asks_the_pod(platform: Environment, tmp_path: Path) -> N
 
         until(lambda: "denied the request" in refusal(), "the webhook refuses", tell=refusal)
         assert pod.stop() == 0
-        assert pod.never_stumbled()
+        assert pod.stumbles() == []
     finally:
         installed.remove_webhook(platform)
         if pod.is_running:

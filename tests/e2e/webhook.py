@@ -104,7 +104,7 @@ def gated_world(platform: Environment, feed: TenantFeed, folder: Path, **setting
         world.is_clean()
         world.kubectl("delete", "plan", PAIR)
         assert operator.stop() == 0
-        assert operator.never_stumbled()
+        assert operator.stumbles() == []
     finally:
         world.unguard()
         if operator.is_running:
