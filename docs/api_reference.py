@@ -83,6 +83,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "RolledOut": "The changed plan is rolled out.",
     "DriftCorrected": "What another hand changed was put right.",
     "UpkeepFailed": "A rollout, a suspension or a correction met an error; it is tried again.",
+    "UpkeepRecovered": "What UpkeepFailed told is no longer so.",
 }
 """The Events on Tenants, by reason."""
 

@@ -104,6 +104,29 @@ def test_rollout_that_gets_stuck_says_so_and_goes_on_with_a_better_plan(world: W
     assert (now["state"], now["run"]) == ("Active", before["run"])
 
 
+def test_plan_that_the_api_server_refuses_is_told_and_leaves_the_tenant_serving(world: World) -> None:
+    """Nothing gets better by itself: clients that wait are told so, until somebody mends the plan."""
+    world.apply(rolling("1.36"))
+    tenant = world.tenant("refused", "rolling")
+    before = tenant.settles("Active")
+    resources = {"requests": {"cpu": "200m"}, "limits": {"cpu": "100m"}}
+    world.apply(rolling("1.37", resources=resources))
+
+    stalled = condition(tenant.wait(lambda each: bool(condition(each, "Stalled")), "stalls").tenant, "Stalled")
+    assert (stalled["status"], stalled["reason"]) == ("True", "UpkeepFailed")
+    assert "plan rolling" in stalled["message"]
+    assert "must be less than or equal to cpu limit" in stalled["message"]
+    assert condition(tenant.newest(), "Ready")["status"] == "True"
+    assert container(tenant)["image"].endswith(":1.36")
+    assert tenant.event("UpkeepFailed")["type"] == "Warning"
+
+    world.apply(rolling("1.37"))
+    after = tenant.wait(lambda each: has_rolled_out(each, before["workloadsHash"]), "has rolled out").tenant
+    assert not condition(tenant.wait(lambda each: not condition(each, "Stalled"), "recovers").tenant, "Reconciling")
+    assert status(after)["run"] == before["run"]
+    tenant.event("UpkeepRecovered")
+
+
 def test_drift_is_put_right(world: World) -> None:
     tenant = world.tenant("drifts", "standard")
     before = tenant.settles("Active")

@@ -2,10 +2,13 @@
 
 import asyncio
 
+import pytest
+
 from tenant_operator.api.states import TenantState
+from tenant_operator.saga.errors import Rejected, Unavailable
 from tests.fakes.cluster import healthy, stuck
 from tests.simulation.virtual_time import run
-from tests.simulation.world import KEY, ORGANIZATION, PLAN, TENANT, Life, World, broken_promises
+from tests.simulation.world import KEY, ORGANIZATION, PLAN, TENANT, Fault, Life, World, broken_promises, no_fault
 
 
 async def active(world: World) -> Life:
@@ -151,3 +154,123 @@ def test_a_tenant_is_released_under_its_old_names_when_its_organization_is_gone(
     world = run(story())
     assert world.tenant is None
     assert world.leftovers() == []
+
+
+def refuses_routes(when: str, operation: str, name: str) -> Exception | None:
+    """The API server says no, and will go on saying so."""
+    return Rejected(f"{name} is forbidden") if (when, operation) == ("before", "apply") and "Ingress" in name else None
+
+
+def has_lost_routes(when: str, operation: str, name: str) -> Exception | None:
+    """The API server does not answer."""
+    return Unavailable("no answer in 30 s") if refuses_routes(when, operation, name) else None
+
+
+def told(world: World) -> dict[str, tuple[str, str]]:
+    """The conditions that clients look at: status and reason."""
+    assert world.tenant is not None
+    looked_at = ("Ready", "Reconciling", "Stalled")
+    return {each.type: (each.status, each.reason) for each in world.tenant.status.conditions if each.type in looked_at}
+
+
+@pytest.mark.parametrize(
+    ("fault", "verdict"), [(refuses_routes, "Stalled"), (has_lost_routes, "Reconciling")], ids=["for-good", "for-now"]
+)
+def test_a_tenant_that_cannot_be_suspended_says_so_once_and_is_suspended_when_it_can(
+    fault: Fault, verdict: str
+) -> None:
+    async def story() -> World:
+        world = World()
+        life = await active(world)
+        before = world.store.writes
+        world.fault = fault
+        world.store.patch_spec(KEY, desiredState="Suspended")
+        assert not await life.settle(within=3600)
+        assert told(world) == {"Ready": ("True", "Active"), verdict: ("True", "UpkeepFailed")}
+        assert world.tenant is not None
+        assert world.tenant.status.observed_generation == world.tenant.metadata.generation
+        assert world.store.writes == before + 1
+        world.fault = no_fault
+        assert await life.settle()
+        await life.end()
+        return world
+
+    world = run(story())
+    assert world.tenant is not None
+    assert world.tenant.status.state is TenantState.SUSPENDED
+    assert told(world) == {}
+    assert world.notifier.reasons(KEY)[-2:] == ["Suspended", "UpkeepRecovered"]
+    assert broken_promises(world) == []
+
+
+def test_a_plan_that_the_api_server_refuses_leaves_the_tenant_serving_and_stalled() -> None:
+    def refuses(when: str, operation: str, name: str) -> Exception | None:
+        is_deployment = (when, operation) == ("before", "apply") and name.startswith("Deployment")
+        return Rejected("Deployment auth is invalid: spec.template: too much") if is_deployment else None
+
+    async def story() -> World:
+        world = World()
+        life = await active(world)
+        world.fault = refuses
+        newer = PLAN.spec.workloads[0].model_copy(update={"image": "registry.example/auth:2.0"})
+        world.catalog.plans["starter"] = PLAN.model_copy(
+            update={"spec": PLAN.spec.model_copy(update={"workloads": (newer,)})}
+        )
+        life.queue.wake(KEY)
+        assert not await life.settle(within=60)
+        assert told(world) == {"Ready": ("True", "Active"), "Stalled": ("True", "UpkeepFailed")}
+        world.catalog.plans["starter"], world.fault = PLAN, no_fault  # a person takes it back
+        life.queue.wake(KEY)
+        assert await life.settle()
+        await life.end()
+        return world
+
+    world = run(story())
+    assert told(world) == {"Ready": ("True", "Active")}
+    assert images(world) == {"auth": "registry.example/auth:1.0"}
+
+
+def test_a_correction_that_failed_is_made_by_the_next_process() -> None:
+    """Which knows nothing of the drift, only that something was left undone."""
+
+    async def story() -> World:
+        world = World()
+        life = await active(world)
+        (deployment,) = world.refs("Deployment")
+        await world.cluster.delete(deployment)
+        world.fault = lambda when, operation, name: Rejected("no") if (when, operation) == ("before", "apply") else None
+        life.upkeep.drifted(KEY, "Deployment", "auth")
+        life.queue.wake(KEY)
+        assert not await life.settle(within=60)
+        await life.end()
+        assert images(world) == {}
+        world.fault = no_fault
+        life = Life(world)
+        assert await life.settle()
+        await life.end()
+        return world
+
+    world = run(story())
+    assert images(world) == {"auth": "registry.example/auth:1.0"}
+    assert told(world) == {"Ready": ("True", "Active")}
+
+
+def test_what_keeps_a_tenant_from_following_is_forgotten_when_it_is_released() -> None:
+    async def story() -> World:
+        world = World()
+        life = await active(world)
+        world.fault = refuses_routes
+        world.store.patch_spec(KEY, desiredState="Suspended")
+        assert not await life.settle(within=60)
+        world.fault = no_fault
+        world.store.patch_spec(KEY, desiredState="Decommissioned")
+        assert await life.settle()
+        world.store.patch_spec(KEY, desiredState="Active")
+        assert await life.settle()
+        await life.end()
+        return world
+
+    world = run(story())
+    assert told(world) == {"Ready": ("True", "Active")}
+    assert "UpkeepRecovered" not in world.notifier.reasons(KEY)
+    assert broken_promises(world) == []

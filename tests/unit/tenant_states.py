@@ -10,7 +10,7 @@ from tenant_operator.api.names import FINALIZER, Action, ActivityName
 from tenant_operator.api.states import DesiredState
 from tenant_operator.api.tenant import Tenant
 from tenant_operator.provisioning.lifecycle import demand, take_request
-from tenant_operator.provisioning.standing import Standing, standing_of
+from tenant_operator.provisioning.standing import Standing, Trouble, standing_of
 from tenant_operator.provisioning.status import project
 from tenant_operator.saga.activity import RetryPolicy
 from tenant_operator.saga.decide import after_failure, fold
@@ -133,6 +133,12 @@ class _Life:
     def rolling_out(self) -> "_Life":
         """The plan has changed, and the workloads follow it."""
         self._tell(replace(standing_of(self.record.status), rolling_out="rolling out plan starter"))
+        return self
+
+    def troubled(self, *, can_heal: bool) -> "_Life":
+        """Something that a serving tenant needs failed."""
+        trouble = Trouble("the API server said no; it goes on being tried", can_heal)
+        self._tell(replace(standing_of(self.record.status), trouble=trouble))
         return self
 
     def until(self, activity: ActivityName, state: RowState = RowState.RUNNING) -> "_Life":
@@ -279,14 +285,20 @@ def _lives() -> Iterator[tuple[str, Callable[[], _Life]]]:  # noqa: PLR0915 (a l
     )
     yield "active-rolling-out", lambda: _active().rolling_out()
     yield "active-refused-retry", lambda: _active().asking(Action.RETRY)
+    yield "active-upkeep-retrying", lambda: _active().troubled(can_heal=True)
+    yield "active-upkeep-failed", lambda: _active().troubled(can_heal=False)
     yield "active-suspending", lambda: _active().wanting(suspended)
+    yield "active-suspending-failed", lambda: _active().wanting(suspended).troubled(can_heal=False)
     yield "active-resumed", lambda: _suspended().wanting(active).traffic(suspended=False)
 
     yield "suspended", _suspended
     yield "suspended-from-the-start", lambda: _begun(suspended).rests()
     yield "suspended-rolling-out", lambda: _suspended().rolling_out()
     yield "suspended-refused-cancel", lambda: _suspended().asking(Action.CANCEL)
+    yield "suspended-upkeep-failed", lambda: _suspended().troubled(can_heal=False)
     yield "suspended-resuming", lambda: _suspended().wanting(active)
+    yield "suspended-resuming-retrying", lambda: _suspended().wanting(active).troubled(can_heal=True)
+    yield "suspended-resuming-failed", lambda: _suspended().wanting(active).troubled(can_heal=False)
 
     yield "failed", _failed
     yield "failed-timed-out", lambda: _begun().until(_A.WAIT_READY).times_out().rests()

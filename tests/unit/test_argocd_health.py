@@ -37,6 +37,10 @@ EXPECTED = {
     # Something went wrong, and it does not get better by itself.
     "provisioning-rollback-stuck-failed": DEGRADED,
     "provisioning-rollback-stuck-cancelled": DEGRADED,
+    "active-upkeep-failed": DEGRADED,
+    "active-suspending-failed": DEGRADED,
+    "suspended-upkeep-failed": DEGRADED,
+    "suspended-resuming-failed": DEGRADED,
     "failed": DEGRADED,
     "failed-timed-out": DEGRADED,
     "failed-structural": DEGRADED,

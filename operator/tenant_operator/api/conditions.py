@@ -83,6 +83,10 @@ class Reason(StrEnum):
     RELEASE_FAILED = "ReleaseFailed"
     """A rollback or a release has used up its tries, and goes on slowly."""
 
+    UPKEEP_FAILED = "UpkeepFailed"
+    """A suspension, a resumption, a rollout or the correction of drift failed; it goes on being tried. Stalled if no
+    try can succeed without a person, Reconciling otherwise."""
+
     # The steps of a run.
     NOT_STARTED = "NotStarted"
     """Its turn has not come."""

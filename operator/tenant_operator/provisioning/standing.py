@@ -1,4 +1,5 @@
-"""What a serving tenant is beside its journal: whether traffic is paused, and which workloads were rolled out."""
+"""What a serving tenant is beside its journal: whether traffic is paused, which workloads were rolled out, and what
+keeps it from being as it should be."""
 
 import hashlib
 import json
@@ -14,13 +15,23 @@ from tenant_operator.provisioning.options import Options
 
 
 @dataclass(frozen=True, slots=True)
+class Trouble:
+    """What the last look at a serving tenant failed with, in words for people. `can_heal`: another try may succeed
+    without a person."""
+
+    message: str
+    can_heal: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
     """`suspended`: traffic is paused. `workloads_hash`: what was last rolled out. `rolling_out`: why their rollout
-    in place is not complete yet; empty if it is."""
+    in place is not complete yet; empty if it is. `trouble`: None if the last look did all that there was to do."""
 
     suspended: bool = False
     workloads_hash: str | None = None
     rolling_out: str = ""
+    trouble: Trouble | None = None
 
 
 def standing_of(status: TenantStatus) -> Standing:
@@ -30,7 +41,16 @@ def standing_of(status: TenantStatus) -> Standing:
         suspended=status.state is TenantState.SUSPENDED,
         workloads_hash=status.workloads_hash,
         rolling_out=ready.message if ready is not None and ready.reason == Reason.ROLLING_OUT else "",
+        trouble=_trouble_of(status),
     )
+
+
+def _trouble_of(status: TenantStatus) -> Trouble | None:
+    for type_, can_heal in ((ConditionType.RECONCILING, True), (ConditionType.STALLED, False)):
+        told = find_condition(status.conditions, type_)
+        if told is not None and told.reason == Reason.UPKEEP_FAILED:
+            return Trouble(told.message, can_heal)
+    return None
 
 
 def contents_hash(names: Names, plan: Plan, options: Options) -> str:

@@ -34,6 +34,11 @@ _NEXT_AFTER_FAILURE = (
 
 _UNDER_WAY = (Reason.IN_PROGRESS, Reason.RETRYING, Reason.ROLLING_BACK)
 
+_SERVING = (TenantState.ACTIVE, TenantState.SUSPENDED)
+
+_Verdict = tuple[ConditionType, Reason, str]
+"""Reconciling or Stalled, and why."""
+
 _PHASES: Mapping[ConditionType, Sequence[ActivityName]] = {
     ConditionType.VALIDATED: (ActivityName.VALIDATE_REQUEST,),
     ConditionType.RESOURCES_ALLOCATED: (
@@ -135,38 +140,52 @@ def _readiness(
     Ready is True in Active only. A tenant that was asked to be Suspended or Decommissioned, and is, has no Ready:
     to clients, False would mean that it is on its way to something else.
     """
-    desired = tenant.spec.desired_state
-    if state.value == desired.value and state is not TenantState.ACTIVE:
-        return [ConditionType.READY, ConditionType.RECONCILING, ConditionType.STALLED]
+    if state in _SERVING:
+        return _serving(tenant.spec.desired_state, names, state, standing)
+    if state.value == tenant.spec.desired_state.value:
+        return [ConditionType.READY, *_underway(None)]
+    verdict = _verdict(tenant, saga, is_stalled(saga, steps), state)
+    return [ConditionUpdate(ConditionType.READY, ConditionStatus.FALSE, *verdict[1:]), *_underway(verdict)]
+
+
+def _underway(verdict: _Verdict | None) -> list[ConditionUpdate | ConditionType]:
+    """Reconciling and Stalled: never both."""
+    types = (ConditionType.RECONCILING, ConditionType.STALLED)
+    if verdict is None:
+        return [*types]
+    return [ConditionUpdate(each, ConditionStatus.TRUE, *verdict[1:]) if each is verdict[0] else each for each in types]
+
+
+def _serving(
+    desired: DesiredState, names: Names, state: TenantState, standing: Standing
+) -> list[ConditionUpdate | ConditionType]:
+    ready: ConditionUpdate | ConditionType = ConditionType.READY
+    unfinished = _unfinished(desired, state, standing)
     if state is TenantState.ACTIVE:
         message = f"serving at {names.url}"
         ready = ConditionUpdate(ConditionType.READY, ConditionStatus.TRUE, Reason.ACTIVE, message)
-        return [ready, _unfinished(desired, standing) or ConditionType.RECONCILING, ConditionType.STALLED]
-    verdict, reason, message = _verdict(tenant, saga, is_stalled(saga, steps), state)
-    other = ConditionType.STALLED if verdict is ConditionType.RECONCILING else ConditionType.RECONCILING
-    return [
-        ConditionUpdate(ConditionType.READY, ConditionStatus.FALSE, reason, message),
-        ConditionUpdate(verdict, ConditionStatus.TRUE, reason, message),
-        other,
-    ]
+    elif desired is not DesiredState.SUSPENDED and unfinished is not None:
+        ready = ConditionUpdate(ConditionType.READY, ConditionStatus.FALSE, *unfinished[1:])
+    return [ready, *_underway(unfinished)]
 
 
-def _unfinished(desired: DesiredState, standing: Standing) -> ConditionUpdate | None:
-    """What a serving tenant is still on its way to."""
+def _unfinished(desired: DesiredState, state: TenantState, standing: Standing) -> _Verdict | None:
+    """What a serving tenant is still on its way to, and what is in the way."""
+    reconciling = ConditionType.RECONCILING
+    if desired is DesiredState.DECOMMISSIONED:
+        return reconciling, Reason.DECOMMISSIONING, "everything is about to be released"
+    if (trouble := standing.trouble) is not None:
+        return reconciling if trouble.can_heal else ConditionType.STALLED, Reason.UPKEEP_FAILED, trouble.message
+    if state.value != desired.value and desired is DesiredState.SUSPENDED:
+        return reconciling, Reason.SUSPENDING, "the route is about to be closed"
+    if state.value != desired.value:
+        return reconciling, Reason.RESUMING, "the route is about to be opened"
+    if standing.rolling_out and state is TenantState.ACTIVE:
+        return reconciling, Reason.ROLLING_OUT, standing.rolling_out
+    return None
 
-    def still(reason: Reason, message: str) -> ConditionUpdate:
-        return ConditionUpdate(ConditionType.RECONCILING, ConditionStatus.TRUE, reason, message)
 
-    match desired:
-        case DesiredState.SUSPENDED:
-            return still(Reason.SUSPENDING, "the route is about to be closed")
-        case DesiredState.DECOMMISSIONED:
-            return still(Reason.DECOMMISSIONING, "everything is about to be released")
-        case DesiredState.ACTIVE:
-            return still(Reason.ROLLING_OUT, standing.rolling_out) if standing.rolling_out else None
-
-
-def _verdict(tenant: Tenant, saga: Saga, stuck: Row | None, state: TenantState) -> tuple[ConditionType, Reason, str]:
+def _verdict(tenant: Tenant, saga: Saga, stuck: Row | None, state: TenantState) -> _Verdict:
     """Whether a tenant that is not what it should be goes on by itself (Reconciling) or not (Stalled), and why."""
     run = saga.run
     stalled, reconciling = ConditionType.STALLED, ConditionType.RECONCILING
@@ -178,10 +197,6 @@ def _verdict(tenant: Tenant, saga: Saga, stuck: Row | None, state: TenantState) 
             "status.allocations and its release goes on being tried. Next: remove the cause",
         )
     match state:
-        case TenantState.SUSPENDED if tenant.spec.desired_state is DesiredState.DECOMMISSIONED:
-            return reconciling, Reason.DECOMMISSIONING, "everything is about to be released"
-        case TenantState.SUSPENDED:
-            return reconciling, Reason.RESUMING, "the route is about to be opened"
         case TenantState.FAILED if run is None:
             held = f"; {len(saga.ledger)} resources are still held, for a retry to go on with" if saga.ledger else ""
             return stalled, Reason.RESET, f"the run history was reset{held}. {_next(tenant)}"

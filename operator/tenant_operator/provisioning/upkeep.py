@@ -1,5 +1,6 @@
 """What a serving tenant needs beside sagas: traffic as desired, workloads as the plan has them, drift put right."""
 
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -16,10 +17,11 @@ from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.notices import Happening
 from tenant_operator.provisioning.objects import apply_all, delete_all, ref_of
 from tenant_operator.provisioning.ports import Manifest, TenantKey
-from tenant_operator.provisioning.standing import contents_hash, standing_of
+from tenant_operator.provisioning.standing import Trouble, contents_hash, standing_of
 from tenant_operator.provisioning.tenant_saga import TenantSaga
 from tenant_operator.saga.activity import NotYet
-from tenant_operator.saga.errors import ActivityError, Rejected
+from tenant_operator.saga.errors import ActivityError, Rejected, Unavailable
+from tenant_operator.saga.evolve import bounded
 
 _FIRST_PAUSE: Final = 5.0
 _LONGEST_PAUSE: Final = 300.0
@@ -66,13 +68,36 @@ class Upkeep:
             tenant = await self._traffic(tenant)
             tenant = await self._contents(tenant)
             tenant, again = await self._rollout(tenant)
+            tenant = await self._recovered(tenant)
         except ActivityError as error:
-            await self._host.tell(tenant, [Happening("UpkeepFailed", error.message, warning=True)])
             key = key_of(tenant)
             pause = self._pauses[key] = min(self._pauses.get(key, _FIRST_PAUSE / 2) * 2, _LONGEST_PAUSE)
-            return tenant, pause
+            return await self._in_trouble(tenant, error), pause
         self._pauses.pop(key_of(tenant), None)
         return tenant, again
+
+    async def _in_trouble(self, tenant: Tenant, error: ActivityError) -> Tenant:
+        """Say what failed: in the conditions if that is news, in an Event in any case."""
+        standing = standing_of(tenant.status)
+        suspended = tenant.spec.desired_state is DesiredState.SUSPENDED
+        what = f"the tenant does not follow plan {tenant.spec.plan}"
+        if standing.suspended is not suspended:
+            what = f"the route could not be {'closed' if suspended else 'opened'}"
+        message = f"{what}: {bounded(error.message)}; it goes on being tried"
+        happening = Happening("UpkeepFailed", message, warning=True)
+        trouble = Trouble(message, error.can_heal)
+        if trouble != standing.trouble:
+            with suppress(Unavailable):  # no status can be written: the next try finds out whether that has passed
+                return await self._host.write_standing(tenant, replace(standing, trouble=trouble), happening)
+        await self._host.tell(tenant, [happening])
+        return tenant
+
+    async def _recovered(self, tenant: Tenant) -> Tenant:
+        standing = standing_of(tenant.status)
+        if standing.trouble is None:
+            return tenant
+        happening = Happening("UpkeepRecovered", f"no longer so: {standing.trouble.message}")
+        return await self._host.write_standing(tenant, replace(standing, trouble=None), happening)
 
     async def _traffic(self, tenant: Tenant) -> Tenant:
         """Suspend or resume: one apply of the route, then the journal. Run again, it changes nothing."""
@@ -97,14 +122,16 @@ class Upkeep:
             return tenant
         digest = self._hash(key, ctx, ctx.plan)
         drifted = key in self._drifted
-        if digest == standing.workloads_hash and not drifted:
+        # After a failure, perhaps of another process, nobody knows how far it came.
+        if digest == standing.workloads_hash and not drifted and standing.trouble is None:
             return tenant
+        with_route = drifted or (digest == standing.workloads_hash and not standing.rolling_out)
         self._drifted.discard(key)
         workloads = manifests.workloads(ctx.names, ctx.plan)
         try:
             # A larger quota comes before the pods that need it; the route moves when they are ready.
             await apply_all(ctx.ports.cluster, self._boundary(ctx, ctx.plan))
-            await apply_all(ctx.ports.cluster, [*workloads, *(self._route(ctx, ctx.plan) if drifted else ())])
+            await apply_all(ctx.ports.cluster, [*workloads, *(self._route(ctx, ctx.plan) if with_route else ())])
         except BaseException:
             if drifted:
                 self._drifted.add(key)
