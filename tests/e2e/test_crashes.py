@@ -15,6 +15,7 @@ from tests.e2e.world import TenantUnderTest, World, condition, status, timeline
 
 SEEDS = (1, 2, 3)
 TENANTS_PER_SEED = 4
+_BLOCKED = "SELECT count(*) FROM pg_locks WHERE relation = 'pg_database'::regclass AND NOT granted"
 LONGEST_SECONDS = 1.2
 """About as long as the operator has work with so many tenants."""
 
@@ -99,8 +100,8 @@ def test_told_to_end_it_lets_go_in_good_order(world: World) -> None:
     with psycopg.connect(world.platform.database_url) as connection, ThreadPoolExecutor() as pool:
         connection.execute("LOCK TABLE pg_catalog.pg_database IN SHARE MODE")  # nobody creates a database now
         tenants = world.tenants([f"drained-{number}" for number in range(6)], "standard")
-        for tenant in tenants:
-            tenant.runs("allocate-storage")
+        # An intent that is journalled is not yet begun.
+        until(lambda: world.query(_BLOCKED) == [(len(tenants),)], "each waits for its database")
         drains = world.operator.output().count("draining")
         ending = pool.submit(world.operator.stop)
         until(lambda: world.operator.output().count("draining") > drains, "it drains")

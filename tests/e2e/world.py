@@ -99,14 +99,14 @@ class World:
 
     def clean_up(self) -> None:
         """Have every Tenant deleted that was applied since the last time."""
+        if not self.operator.is_running:  # a test failed while it was down: the next one shall find it
+            self.operator.start()
         applied, self.applied = self.applied, []
         if applied:
             self.delete(applied, wait=False)
 
     def is_clean(self) -> None:
         """Returns once no Tenant is left; then nothing that was made for one may be left."""
-        if not self.operator.is_running:
-            self.operator.start()
         self.kubectl("delete", "tenants", "--all", f"--namespace={catalog.NAMESPACE}", _DELETE_TIMEOUT)
         assert self.listed("namespaces", f"--selector={LABEL_TENANT_UID}") == []
         left = "SELECT datname FROM pg_database WHERE datname ~ '^tenant' UNION SELECT rolname FROM pg_roles"
