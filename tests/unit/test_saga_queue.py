@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tenant_operator.saga.errors import Unavailable
 from tenant_operator.saga.queue import WorkQueue
 from tests.simulation.virtual_time import run
 
@@ -141,6 +142,25 @@ def test_failing_work_is_tried_again_after_pauses_that_double(caplog: pytest.Log
         times = run(story()).times()
     pauses = [later - earlier for earlier, later in pairwise(times)]
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 5, 1]  # a success in between starts it afresh
+
+
+@pytest.mark.parametrize(
+    ("error", "level", "has_traceback"),
+    [(Unavailable("the API server does not answer"), "WARNING", False), (ValueError("broken"), "ERROR", True)],
+)
+def test_only_what_nobody_foresaw_is_logged_with_a_traceback(
+    caplog: pytest.LogCaptureFixture, error: Exception, level: str, has_traceback: bool
+) -> None:
+    async def story() -> None:
+        queue = WorkQueue(Work(lambda key, turn: error if turn == 1 else None), concurrency=1)
+        queue.wake("a")
+        await quiet(queue)
+
+    run(story())
+
+    (record,) = caplog.records
+    assert (record.levelname, record.exc_info is not None) == (level, has_traceback)
+    assert has_traceback or str(error) in record.getMessage()
 
 
 def test_work_that_is_cancelled_from_within_is_not_lost() -> None:

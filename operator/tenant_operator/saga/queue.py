@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
+from tenant_operator.saga.errors import ActivityError
+
 K = TypeVar("K", bound=Hashable)
 
 _log = logging.getLogger(__name__)
@@ -109,6 +111,8 @@ class WorkQueue(Generic[K]):
             if task is None or task.cancelling():
                 raise
             again = self._failed(key, attention)  # something within was cancelled, not this
+        except ActivityError as error:
+            again = self._failed(key, attention, error)
         except Exception:
             again = self._failed(key, attention)
         finally:
@@ -119,9 +123,12 @@ class WorkQueue(Generic[K]):
             self.wake_after(key, again)
         self._fill()
 
-    def _failed(self, key: K, attention: asyncio.Event) -> float:
+    def _failed(self, key: K, attention: asyncio.Event, expected: ActivityError | None = None) -> float:
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         pause: float = min(_FIRST_PAUSE * 2 ** min(failures - 1, 10), _LONGEST_PAUSE)
         attention.clear()
-        _log.exception("reconcile of %s failed; trying again in %g s", key, pause)
+        if expected is not None:  # the other side's trouble, an API server that is away for instance: no traceback
+            _log.warning("reconcile of %s failed: %s; trying again in %g s", key, expected.message, pause)
+        else:
+            _log.exception("reconcile of %s failed; trying again in %g s", key, pause)
         return pause
