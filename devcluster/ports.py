@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import random
 import socket
+import tempfile
+from functools import cache
 from pathlib import Path
+from typing import TextIO
 
 _RANGE_FILE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _WIDTH = 12_000
+_ours: set[int] = set()
 
 
 def is_free(port: int) -> bool:
@@ -21,8 +27,28 @@ def is_free(port: int) -> bool:
     return True
 
 
+@cache
+def _claims() -> TextIO:
+    return (Path(tempfile.gettempdir()) / f"devcluster-ports-{os.getuid()}").open("a")
+
+
+def _claim(port: int) -> bool:
+    """Whether nobody else has chosen the port; from now on it is ours, until this process ends.
+
+    Between our choice and our use nothing listens there: each byte of a file stands for a port, and is locked.
+    """
+    if port in _ours:
+        return False
+    try:
+        fcntl.lockf(_claims(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except OSError:
+        return False
+    _ours.add(port)
+    return True
+
+
 def choose(count: int) -> list[int]:
-    """``count`` different free ports.
+    """``count`` different free ports, which no other process chooses as long as this one lives.
 
     They lie below the range from which the kernel takes ports for outgoing connections: a port chosen there
     could be lost to the next connection that anyone on the machine makes.
@@ -31,7 +57,7 @@ def choose(count: int) -> list[int]:
     lowest = max(1025, top - _WIDTH)
     chosen: list[int] = []
     for port in random.sample(range(lowest, top), top - lowest):
-        if is_free(port):
+        if is_free(port) and _claim(port):
             chosen.append(port)
             if len(chosen) == count:
                 return chosen

@@ -67,7 +67,8 @@ def start(children: Children, state: Path, port: int) -> Postgres:
         "postgres",
         [str(programs() / "postgres"), "-D", str(data), "-p", str(port), *settings],
         user=_user(),
-        stop_signal=signal.SIGINT,  # "fast": does not wait for clients to leave
+        stop_signal=signal.SIGINT,  # "fast": does not wait for clients to leave, but writes down what it has
+        grace_seconds=30.0,
         death_signal=signal.SIGQUIT,  # "immediate": takes its own children and shared memory with it
     )
     children.wait_until(lambda: _answers(database), "PostgreSQL")

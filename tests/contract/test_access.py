@@ -11,6 +11,7 @@ from tenant_operator.adapters.kubernetes.access import SubjectAccessReviews, own
 from tenant_operator.adapters.kubernetes.client import Connection, KubernetesClient
 from tenant_operator.api.names import GROUP
 from tenant_operator.provisioning.ports import AccessReview, Caller
+from tests.contract.waiting import until
 from tests.fakes.access import FakeAccess
 
 _RBAC = "/apis/rbac.authorization.k8s.io/v1"
@@ -102,7 +103,5 @@ async def test_the_operator_learns_its_own_name(devcluster: Environment) -> None
 
 async def eventually_allowed(world: World, caller: Caller, verb: str) -> bool:
     """The authorizer of a real API server hears of a new grant by a watch."""
-    for _ in range(200):
-        if await is_allowed(world, caller, verb):
-            return True
-    return False
+    await until(lambda: is_allowed(world, caller, verb))
+    return True

@@ -58,14 +58,15 @@ def test_it_runs_under_pod_security_restricted(cluster: Cluster) -> None:
 
     where = f"--namespace={NAMESPACE}"
     cluster.kubectl("wait", "--for=condition=Available", "deployment/tenant-operator", where, "--timeout=60s")
-    for name in ("tenant-operator", "tenant-operator-paused"):
-        ready = [
-            address
-            for each in cluster.read("endpointslices", where, f"--selector=kubernetes.io/service-name={name}")["items"]
-            for endpoint in each.get("endpoints") or ()
-            for address in endpoint["addresses"]
+
+    def addresses(service: str) -> list[str]:
+        slices = cluster.read("endpointslices", where, f"--selector=kubernetes.io/service-name={service}")["items"]
+        return [
+            address for each in slices for endpoint in each.get("endpoints") or () for address in endpoint["addresses"]
         ]
-        assert len(ready) == 1, name
+
+    for name in ("tenant-operator", "tenant-operator-paused"):
+        until(lambda name=name: len(addresses(name)) == 1, f"one pod answers for {name}")  # type: ignore[misc]
     assert "The Secret with the database's URL is there" in installed.stdout
     assert "kubectl apply -f manifests/samples/organization.yaml" in installed.stdout
 
@@ -373,7 +374,7 @@ def test_helm_test_tells_a_working_installation_from_one_that_does_not(cluster: 
         except httpx.HTTPError:
             return False
 
-    until(ready, "the operator is ready")
+    until(ready, "the operator is ready", 90)
     unasked = run_test_script(cluster, tmp_path, paused)
     assert unasked.returncode == 1
     assert "answers 503, Retry-After 60 s" in unasked.stdout

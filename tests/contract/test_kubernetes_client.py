@@ -32,8 +32,8 @@ async def server() -> AsyncIterator[HttpServer]:
         yield running
 
 
-def client_of(port: int, **options: object) -> KubernetesClient:
-    connection = Connection(timeout_seconds=0.2)
+def client_of(port: int, seconds: float = 30.0, **options: object) -> KubernetesClient:
+    connection = Connection(timeout_seconds=seconds)
     return KubernetesClient(Configuration(host=f"http://127.0.0.1:{port}"), connection, **options)  # type: ignore[arg-type]
 
 
@@ -106,7 +106,7 @@ async def test_a_refusal_that_ends_when_a_controller_has_caught_up_can_heal(serv
 
 async def test_a_silent_server_is_unavailable(server: HttpServer) -> None:
     server.silent = True
-    async with client_of(server.port) as client:
+    async with client_of(server.port, seconds=0.2) as client:
         with pytest.raises(Unavailable, match=r"ConfigMap shop/settings: the API server did not answer: .*[Tt]imeout"):
             await KubernetesCluster(client).get(CONFIG)
 

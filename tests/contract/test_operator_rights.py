@@ -34,7 +34,8 @@ def test_the_account_can_do_no_more_than_its_rules_say(cluster: Cluster) -> None
         assert result.stdout.strip() in ("yes", "no"), result.stderr
         return result.stdout.strip() == "yes"
 
-    assert may("get", "secret/database-credentials", "--namespace=tenant-a-b")
+    # The authorizer hears of the roles by a watch.
+    until(lambda: may("get", "secret/database-credentials", "--namespace=tenant-a-b"), "the roles are known")
     assert not may("get", "secret/tenant-operator-database", f"--namespace={NAMESPACE}")
     assert not may("list", "secrets", "--namespace=tenant-a-b")
     assert may("create", "rolebindings.rbac.authorization.k8s.io", "--namespace=acme")

@@ -127,7 +127,7 @@ async def test_a_lost_connection_is_unavailable(server: HttpServer, prober_on_th
 
 async def test_an_unknown_host_is_unavailable(prober_on_the_wire: HttpProber) -> None:
     with pytest.raises(Unavailable, match="does not resolve"):
-        await prober_on_the_wire.status("http://nowhere.invalid/", 5)
+        await prober_on_the_wire.status("http://nowhere.invalid/", 60)
 
 
 async def test_the_message_keeps_the_secrets_of_the_url(prober_on_the_wire: HttpProber) -> None:

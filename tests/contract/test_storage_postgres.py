@@ -25,6 +25,7 @@ from tests.contract.test_storage import (
     migrate,
     migration,
 )
+from tests.contract.waiting import until
 
 
 @pytest.fixture(params=["superuser", "limited"])
@@ -92,6 +93,11 @@ async def test_the_connection_limit_holds(world: PostgresWorld) -> None:
     dsn = world.as_role(world.prefix, world.prefix, "first")
     async with await psycopg.AsyncConnection.connect(dsn), await psycopg.AsyncConnection.connect(dsn):
         assert not await world.admits(world.prefix, world.prefix, "first")
+
+    async def have_left() -> bool:
+        return not await world.query("SELECT 1 FROM pg_stat_activity WHERE datname = %s", world.prefix)
+
+    await until(have_left)  # a server process outlives its client for a moment
     await make_database(world, world.prefix, limit=3)
     async with await psycopg.AsyncConnection.connect(dsn), await psycopg.AsyncConnection.connect(dsn):
         assert await world.admits(world.prefix, world.prefix, "first")

@@ -5,6 +5,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -86,7 +87,8 @@ class TenantFeed:
             with self._watching as kubectl:
                 assert kubectl.stdout is not None
                 for line in kubectl.stdout:
-                    self._hear(json.loads(line))
+                    with suppress(json.JSONDecodeError):  # the last words of a watch that broke off
+                        self._hear(json.loads(line))
             if not self._is_closing:
                 self._watching = self._watch()
 

@@ -15,6 +15,7 @@ from devcluster.children import fork, tied_to_us
 from devcluster.platform import OPERATOR, ROOT
 from tests.e2e import cluster_source
 from tests.e2e.operator_process import RUN, Operator, OperatorProcess
+from tests.e2e.waiting import until
 
 _log = logging.getLogger(__name__)
 
@@ -148,12 +149,21 @@ class OperatorPod(Operator):
         self._kubectl("delete", "pod", self._pod, "--grace-period=0", "--force")
         # The one that takes its place has had no time to begin.
         self._scale(0)
-        self._kubectl("wait", "--for=delete", "pods", _POD, f"--timeout={_SECONDS:g}s")
+        until(self._is_down, "no pod is left, and none comes", _SECONDS)
         self._ended()
 
     @property
     def is_running(self) -> bool:
         return self._pod is not None
+
+    def _is_down(self) -> bool:
+        found = json.loads(self._kubectl("get", "replicasets,pods", _POD, "--output=json"))["items"]
+        return all(
+            each["kind"] == "ReplicaSet"
+            and each["spec"]["replicas"] == 0
+            and each["status"].get("observedGeneration") == each["metadata"]["generation"]
+            for each in found
+        )
 
     def _install(self) -> None:
         url = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": _DATABASE_SECRET}}

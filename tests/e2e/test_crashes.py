@@ -15,7 +15,10 @@ from tests.e2e.world import TenantUnderTest, World, condition, status, timeline
 
 SEEDS = (1, 2, 3)
 TENANTS_PER_SEED = 4
-_BLOCKED = "SELECT count(*) FROM pg_locks WHERE relation = 'pg_database'::regclass AND NOT granted"
+_BLOCKED = (
+    "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)"
+    " WHERE relation = 'pg_database'::regclass AND NOT granted AND application_name = 'tenant-operator'"
+)
 LONGEST_SECONDS = 1.2
 """About as long as the operator has work with so many tenants."""
 
@@ -99,7 +102,7 @@ def test_told_to_end_it_lets_go_in_good_order(world: World) -> None:
     """SIGTERM in the middle of the work: what has begun is finished, nothing more begins, the next one goes on."""
     with psycopg.connect(world.platform.database_url) as connection, ThreadPoolExecutor() as pool:
         connection.execute("LOCK TABLE pg_catalog.pg_database IN SHARE MODE")  # nobody creates a database now
-        tenants = world.tenants([f"drained-{number}" for number in range(6)], "standard")
+        tenants = world.tenants([f"drained-{number}" for number in range(2)], "standard")
         # An intent that is journalled is not yet begun.
         until(lambda: world.query(_BLOCKED) == [(len(tenants),)], "each waits for its database")
         drains = world.operator.output().count("draining")

@@ -2,8 +2,7 @@
 
 import http.client
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pytest
@@ -70,18 +69,6 @@ def workloads(world: World, tenant: TenantUnderTest) -> dict[str, tuple[str, int
 def version_of(tenant: TenantUnderTest) -> str:
     version: str = tenant.newest()["metadata"]["resourceVersion"]
     return version
-
-
-@contextmanager
-def kept_namespace(world: World, tenant: TenantUnderTest) -> Iterator[None]:
-    """As long as this lasts, the tenant's namespace can be deleted but is not gone: something in it is not let go."""
-    name, where = "kept", f"--namespace={tenant.namespace}"
-    metadata = {"name": name, "namespace": tenant.namespace, "finalizers": ["tests.example/kept"]}
-    world.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata})
-    try:
-        yield
-    finally:
-        world.kubectl("patch", "configmap", name, where, "--type=merge", '--patch={"metadata":{"finalizers":null}}')
 
 
 def waits_for_its_namespace(tenant: Object) -> bool:
@@ -270,7 +257,7 @@ def test_deleted_in_the_middle_of_a_rollback(world: World) -> None:
     """The record stays until the last thing is gone, and what had been begun is not begun twice."""
     tenant = world.tenant("torn", "endless")
     tenant.runs("wait-ready")
-    with kept_namespace(world, tenant):
+    with world.kept_namespaces(tenant):
         tenant.act("cancel")
         tenant.wait(waits_for_its_namespace, "is at the last part of the rollback")
         world.delete([tenant], wait=False)
@@ -286,7 +273,7 @@ def test_deleted_in_the_middle_of_a_rollback(world: World) -> None:
 def test_deleted_in_the_middle_of_a_decommission(world: World) -> None:
     tenant = world.tenant("twice-gone")
     tenant.settles("Active")
-    with kept_namespace(world, tenant):
+    with world.kept_namespaces(tenant):
         desire(world, "Decommissioned", tenant)
         tenant.wait(waits_for_its_namespace, "is at the last part of the release")
         assert status(tenant.newest())["state"] == "Decommissioning"

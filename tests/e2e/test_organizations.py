@@ -83,7 +83,7 @@ class Guild:
         labels: dict[str, str] = found["metadata"].get("labels") or {}
         return labels
 
-    def becomes(self, bound: dict[str, list[str]], where: str = GUILD, seconds: float = 20.0) -> None:
+    def becomes(self, bound: dict[str, list[str]], where: str = GUILD, seconds: float = 60.0) -> None:
         until(lambda: self.bound(where) == bound, f"the RoleBindings in {where} are {bound}", seconds)
 
     def may(self, user: str, groups: Sequence[str] = ()) -> set[str]:
@@ -299,7 +299,7 @@ def _counted(world: World, *, active: int) -> None:
         using = status(world.read("plan", "small") or {}).get("tenants", 0)
         return counts == ({"Active": active} if active else {}) and using == active
 
-    until(look, f"{active} tenants are counted", 60)
+    until(look, f"{active} tenants are counted", 150)
 
 
 def test_a_restart_with_nothing_new_writes_nothing(guild: Guild) -> None:

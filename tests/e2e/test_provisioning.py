@@ -55,7 +55,7 @@ def insurance(both: list[TenantUnderTest]) -> TenantUnderTest:
 def test_kubectl_waits_for_it(world: World, banking: TenantUnderTest) -> None:
     """`kubectl wait` needs to be told nothing about Tenants."""
     world.kubectl("wait", "--for=condition=Ready", "tenant/banking", banking.where, "--timeout=30s")
-    world.kubectl("wait", "--for=jsonpath={.status.state}=Active", "tn/banking", banking.where, "--timeout=5s")
+    world.kubectl("wait", "--for=jsonpath={.status.state}=Active", "tn/banking", banking.where, "--timeout=30s")
     now = status(banking.newest())
     assert now["url"] == f"https://{banking.host}"
     assert (now["tenantId"], now["attempt"]) == (banking.uid, 1)

@@ -6,7 +6,6 @@ All tenants that are held in the same way are made at once, asked at once, let g
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -249,21 +248,6 @@ def everything(world: World) -> Mapping[str, set[tuple[str, str]]]:
     return found
 
 
-@contextmanager
-def kept_namespaces(world: World, tenants: Sequence[TenantUnderTest]) -> Iterator[None]:
-    """As long as this lasts, the tenants' namespaces can be deleted but are not gone: something is not let go."""
-
-    def keepers(finalizers: list[str]) -> list[Object]:
-        metadata = [{"name": "kept", "namespace": each.namespace, "finalizers": finalizers} for each in tenants]
-        return [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": each} for each in metadata]
-
-    world.apply(*keepers([KEEP]))
-    try:
-        yield
-    finally:
-        world.apply(*keepers([]))
-
-
 def is_at(activity: str, state: str) -> Held:
     return lambda tenant: any((row["activity"], row["state"]) == (activity, state) for row in timeline(tenant))
 
@@ -306,7 +290,7 @@ def test_requests_while_it_waits_or_its_namespace_does(world: World, endpoint: E
     releasing = made(world, BACKWARD[3], "small")
     settle(world, "Active", all_of([releasing]))
     wait(world, all_of([waiting, failing]), is_at("wait-ready", "Running"), "waits to be ready")
-    with kept_namespaces(world, all_of([failing, releasing])):
+    with world.kept_namespaces(*all_of([failing, releasing])):
         world.apply(endpoint.plan("held-to-fail", 1))
         desire(world, "Decommissioned", all_of([releasing]))
         at_the_namespace = is_at("allocate-namespace", "Compensating")

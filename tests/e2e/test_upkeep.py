@@ -8,7 +8,7 @@ from tests.e2e.feed import Object
 from tests.e2e.waiting import until
 from tests.e2e.world import TenantUnderTest, World, condition, settled, status
 
-DRIFT_SECONDS = 20.0
+DRIFT_SECONDS = 60.0
 CLOSE = '--patch={"spec":{"desiredState":"Suspended"}}'
 BACKEND = "/spec/rules/0/http/paths/0/backend/service"
 

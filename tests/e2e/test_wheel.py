@@ -54,7 +54,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     elsewhere.mkdir()
     _run(folder, Path(sys.executable), "-m", "venv", tools.parent)
     _run(folder, Path(sys.executable), "-m", "venv", "--without-pip", target.parent)
-    pip, locked = tools / "pip", ("install", "--quiet", "--require-hashes", "--requirement")
+    pip, locked = tools / "pip", ("install", "--quiet", "--retries=10", "--require-hashes", "--requirement")
     _run(folder, pip, *locked, ROOT / "requirements-build.lock")
     _run(folder, pip, "--python", target / "python", *locked, ROOT / "requirements-runtime.lock")
 

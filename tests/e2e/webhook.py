@@ -97,8 +97,8 @@ def gated_world(platform: Environment, feed: TenantFeed, folder: Path, **setting
     pair: dict[str, Any] = catalog.plan(PAIR, limits={"tenants": 2})
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": catalog.NAMESPACE}}
     world.apply(namespace, *catalog.PLANS.values(), pair, organization(), *editors())
-    operator.start()
     try:
+        operator.start()
         world.guard()
         yield world
         world.is_clean()

@@ -3,8 +3,9 @@
 import json
 import subprocess
 from base64 import b64decode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.message import EmailMessage
 from typing import Any
@@ -97,6 +98,20 @@ class World:
         where = f"--namespace={catalog.NAMESPACE}"
         self.kubectl("delete", "tenant", *names, where, "--ignore-not-found", f"--wait={wait}".lower(), _DELETE_TIMEOUT)
 
+    @contextmanager
+    def kept_namespaces(self, *tenants: "TenantUnderTest") -> Iterator[None]:
+        """As long as this lasts, the tenants' namespaces can be deleted but are not gone: something is not let go."""
+
+        def keepers(*finalizers: str) -> list[Object]:
+            metadata = [{"name": "kept", "namespace": each.namespace, "finalizers": finalizers} for each in tenants]
+            return [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": each} for each in metadata]
+
+        self.apply(*keepers("tests.example/kept"))
+        try:
+            yield
+        finally:
+            self.apply(*keepers())
+
     def clean_up(self) -> None:
         """Have every Tenant deleted that was applied since the last time."""
         if not self.operator.is_running:  # a test failed while it was down: the next one shall find it
@@ -122,7 +137,8 @@ class World:
         """The whole audit feed."""
         if not self.operator.audit.exists():
             return []
-        return [json.loads(line) for line in self.operator.audit.read_text().splitlines()]
+        told = self.operator.audit.read_text()
+        return [json.loads(line) for line in told[: told.rfind("\n") + 1].splitlines()]  # the last may be half written
 
 
 class TenantUnderTest:
@@ -153,14 +169,14 @@ class TenantUnderTest:
 
     # What it says.
 
-    def wait(self, holds: Callable[[Object], bool], what: str, seconds: float = 30.0) -> Version:
+    def wait(self, holds: Callable[[Object], bool], what: str, seconds: float = 90.0) -> Version:
         return self._world.feed.wait(self.key, holds, f"{self.name}: {what}", seconds)
 
-    def settles(self, state: str, seconds: float = 40.0) -> Object:
+    def settles(self, state: str, seconds: float = 120.0) -> Object:
         """The status once it is in that state, nothing runs, and the audit feed has all of it."""
         return status(self.wait(lambda tenant: settled(tenant, state), f"settles in {state}", seconds).tenant)
 
-    def runs(self, activity: str, seconds: float = 30.0) -> Object:
+    def runs(self, activity: str, seconds: float = 90.0) -> Object:
         """The status once the activity is in hand."""
 
         def holds(tenant: Object) -> bool:
@@ -191,7 +207,7 @@ class TenantUnderTest:
         events = self._world.listed("events.events.k8s.io", self.where)
         return [event for event in events if event["regarding"].get("uid") == self.uid]
 
-    def event(self, reason: str, *, says: str = "", seconds: float = 15.0) -> Object:
+    def event(self, reason: str, *, says: str = "", seconds: float = 60.0) -> Object:
         """The Event with that reason, once it is there; it is a Warning if and only if something is wrong."""
 
         def look() -> list[Object]:
