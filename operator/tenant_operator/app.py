@@ -96,7 +96,7 @@ class Operator:
         )
         self._worker = worker
         self._runner = Runner(host, worker, ports.clock.now)
-        self._upkeep = Upkeep(host)
+        self._upkeep = Upkeep(host, ports.clock)
         self._drift = DriftWatch()
         reconciler = Reconciler(
             host,
@@ -177,8 +177,13 @@ class Operator:
         if event == "DELETED":
             self.child_changed(event, body)
 
-    async def run(self, kubernetes: KubernetesClient, webhooks: tuple[Admission, AdmissionServer] | None) -> None:
-        """Learn what there is, then work until the process is told to end (SIGTERM, SIGINT); then drain."""
+    async def run(
+        self,
+        kubernetes: KubernetesClient,
+        webhooks: tuple[Admission, AdmissionServer] | None,
+        told_to_end: asyncio.Event,
+    ) -> None:
+        """Learn what there is, then work until told to end; then drain."""
         await self._learn(kubernetes)
         self._platform.begin()
         _log.info("%d tenants known; working as %s", len(self._known), self._worker.id)
@@ -186,8 +191,8 @@ class Operator:
         registry, kopf_settings = handlers.registry(self), handlers.settings()
         if webhooks is not None:
             install(*webhooks, registry, kopf_settings)
-        told, drained = asyncio.Event(), asyncio.Event()
-        ending = asyncio.create_task(told.wait())
+        drained = asyncio.Event()
+        ending = asyncio.create_task(told_to_end.wait())
         ours = asyncio.all_tasks()
         watches = await kopf.spawn_tasks(
             registry=registry,
@@ -197,20 +202,18 @@ class Operator:
             stop_flag=drained,
         )
         # In place of kopf's own: told to end, it lets the sagas go on for 5 s and then cancels whatever task there is.
-        for signal in (SIGTERM, SIGINT):
-            asyncio.get_running_loop().add_signal_handler(signal, told.set)
-        watching = asyncio.create_task(kopf.run_tasks(watches, ignored=ours))
+        _end_on_signals(told_to_end)
         self.ready = True
         try:
-            await asyncio.wait({watching, ending}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({*watches, ending}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self.ready = False
             await self._drain()
             drained.set()
             for loop in (*loops, ending):
                 loop.cancel()
-            await asyncio.gather(watching, *loops, ending, return_exceptions=True)
-        await watching  # it may have failed
+            await asyncio.gather(*loops, ending, return_exceptions=True)
+            await kopf.run_tasks(watches, ignored=ours)  # raises what one of them may have failed with
 
     async def _drain(self) -> None:
         _log.info("draining")
@@ -266,7 +269,9 @@ class Operator:
 
 
 async def serve(settings: Settings) -> None:
-    """Run one replica until it is told to end."""
+    """Run one replica until it is told to end (SIGTERM, SIGINT)."""
+    told_to_end = asyncio.Event()
+    _end_on_signals(told_to_end)
     async with AsyncExitStack() as stack:
         connection = Connection(connections=settings.kube_connections)
         kubernetes = await stack.enter_async_context(await KubernetesClient.connect(connection))
@@ -310,7 +315,13 @@ async def serve(settings: Settings) -> None:
             )
         if settings.paused_port:
             await stack.enter_async_context(serve_paused(settings.paused_host, settings.paused_port))
-        await operator.run(kubernetes, webhooks)
+        await operator.run(kubernetes, webhooks, told_to_end)
+
+
+def _end_on_signals(told_to_end: asyncio.Event) -> None:
+    """As the first process of a container it has no default: without a handler a SIGTERM would be lost."""
+    for signal in (SIGTERM, SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signal, told_to_end.set)
 
 
 def _advertised(settings: Settings) -> Endpoint | None:

@@ -87,7 +87,7 @@ class World:
         with ThreadPoolExecutor(len(chunks)) as pool:
             list(pool.map(lambda chunk: self.apply(*chunk), chunks))
         keys = [(catalog.NAMESPACE, name) for name in names]
-        heard = self.feed.wait_all(keys, lambda _: True, "the Tenants are known", 60)
+        heard = self.feed.wait_all(keys, lambda _: True, "the Tenants are known", 240)
         new = [TenantUnderTest(self, version.tenant) for version in heard]
         self.applied.extend(new)
         return new

@@ -60,7 +60,7 @@ INSTALLATIONS: dict[str, Manifest] = {
         "settings": {
             "smtpUsername": "postmaster",
             "smtpPort": 2525,
-            "drainSeconds": 40.5,
+            "drainSeconds": 30.5,
             "concurrency": 1000000,
             "mailAllowlist": ["*@acme.example"],
             "timeouts": {"wait-ready": "15m"},
@@ -243,7 +243,7 @@ def test_settings_become_what_the_operator_reads(chart: Chart, monkeypatch: pyte
 
     read = Settings()  # type: ignore[call-arg]  # the environment provides what is required
 
-    assert (read.smtp_username, read.smtp_port, read.drain_seconds) == ("postmaster", 2525, 40.5)
+    assert (read.smtp_username, read.smtp_port, read.drain_seconds) == ("postmaster", 2525, 30.5)
     assert (read.concurrency, read.mail_allowlist) == (1000000, ("*@acme.example",))
     assert (read.timeouts["wait-ready"].total_seconds(), read.retries["apply-schema"].max_tries) == (900, 3)
     assert read.mail_sender == 'Acme "Tenants" <no-reply@acme.example>'
@@ -352,7 +352,7 @@ def test_an_update_never_leaves_a_moment_without_an_operator(chart: Chart) -> No
     assert deployment["strategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
     pause = deployment["template"]["spec"]["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
     drain = Settings.model_fields["drain_seconds"].default
-    assert deployment["template"]["spec"]["terminationGracePeriodSeconds"] >= pause + drain + 10
+    assert deployment["template"]["spec"]["terminationGracePeriodSeconds"] >= pause + drain + 20
 
 
 def test_a_volume_that_can_be_mounted_once_is_let_go_first(chart: Chart) -> None:
@@ -731,7 +731,7 @@ def test_the_network_policy_can_be_left_out(chart: Chart) -> None:
             for labels in ("commonLabels", "podLabels")
             for key in ("name", "instance", "component", "version", "part-of", "managed-by")
         ),
-        ({"settings": {"drainSeconds": 50}}, "terminationGracePeriodSeconds (60) must be at least 15 more"),
+        ({"settings": {"drainSeconds": 50}}, "terminationGracePeriodSeconds (60) must be at least 25 more"),
         ({"extraEnv": [{"name": "TENANT_OPERATOR_RESYNC"}]}, "TENANT_OPERATOR_RESYNC is a setting"),
     ],
 )

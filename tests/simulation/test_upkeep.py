@@ -8,7 +8,18 @@ from tenant_operator.api.states import TenantState
 from tenant_operator.saga.errors import Rejected, Unavailable
 from tests.fakes.cluster import healthy, stuck
 from tests.simulation.virtual_time import run
-from tests.simulation.world import KEY, ORGANIZATION, PLAN, TENANT, Fault, Life, World, broken_promises, no_fault
+from tests.simulation.world import (
+    KEY,
+    ORGANIZATION,
+    PLAN,
+    TENANT,
+    Fault,
+    Life,
+    World,
+    broken_promises,
+    no_fault,
+    survive,
+)
 
 
 async def active(world: World) -> Life:
@@ -189,7 +200,7 @@ def test_a_tenant_that_cannot_be_suspended_says_so_once_and_is_suspended_when_it
         assert told(world) == {"Ready": ("True", "Active"), verdict: ("True", "UpkeepFailed")}
         assert world.tenant is not None
         assert world.tenant.status.observed_generation == world.tenant.metadata.generation
-        assert world.store.writes == before + 1
+        assert world.store.writes == before + 2  # the intent, and that it failed
         world.fault = no_fault
         assert await life.settle()
         await life.end()
@@ -274,3 +285,165 @@ def test_what_keeps_a_tenant_from_following_is_forgotten_when_it_is_released() -
     assert told(world) == {"Ready": ("True", "Active")}
     assert "UpkeepRecovered" not in world.notifier.reasons(KEY)
     assert broken_promises(world) == []
+
+
+async def provisioned(world: World) -> None:
+    """A tenant that serves; no life is left."""
+    world.store.apply(TENANT)
+    assert await survive(world)
+
+
+async def suspend(world: World) -> None:
+    world.store.patch_spec(KEY, desiredState="Suspended")
+
+
+async def resume(world: World) -> None:
+    world.store.patch_spec(KEY, desiredState="Suspended")
+    assert await survive(world)
+    world.store.patch_spec(KEY, desiredState="Active")
+
+
+async def change_plan(world: World) -> None:
+    aux = PLAN.spec.workloads[0].model_copy(update={"name": "aux"})
+    auth = PLAN.spec.workloads[0].model_copy(update={"image": "registry.example/auth:2.0"})
+    spec = PLAN.spec.model_copy(update={"workloads": (auth, aux)})
+    world.catalog.plans["starter"] = PLAN.model_copy(update={"spec": spec})
+
+
+def take_back(world: World, desired: str) -> None:
+    world.store.patch_spec(KEY, desiredState=desired)
+    world.catalog.plans["starter"] = PLAN
+
+
+CHANGES = {
+    "suspend": (suspend, "Active"),
+    "resume": (resume, "Suspended"),
+    "change-plan": (change_plan, "Active"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_is_taken_back_after_a_crash_at_any_point_leaves_nothing_behind(name: str) -> None:
+    """The process dies in the middle of a change; somebody takes the change back before the next life."""
+    change, before = CHANGES[name]
+
+    async def tell(point: int | None) -> tuple[World, int]:
+        world = World()
+        await provisioned(world)
+        await change(world)
+        first, passed = world.points, 0
+
+        def fault(when: str, operation: str, name: str) -> str | None:
+            nonlocal passed
+            passed += 1
+            return "crash" if passed - 1 == point else None
+
+        world.fault = fault
+        life = Life(world)
+        await life.settle()
+        await life.end()
+        world.fault = no_fault
+        points = world.points - first
+        take_back(world, before)
+        assert await survive(world)
+        return world, points
+
+    _, points = run(tell(None))
+    assert points > 4
+    for point in range(points):
+        world, _ = run(tell(point))
+        assert world.tenant is not None
+        found = (world.tenant.status.state.value, images(world), broken_promises(world))
+        assert found == (before, {"auth": "registry.example/auth:1.0"}, []), f"crash at point {point} of {points}"
+        assert "Reconciling" not in told(world)
+
+
+@pytest.mark.parametrize(("before", "after"), [("Active", "Suspended"), ("Suspended", "Active")])
+def test_a_change_of_mind_while_the_route_is_switched_is_followed(before: str, after: str) -> None:
+    async def story() -> World:
+        world = World()
+        life = await active(world)
+        world.store.patch_spec(KEY, desiredState=before)
+        assert await life.settle()
+        minds = iter([before])
+
+        def change_mind(when: str, operation: str, name: str) -> None:
+            if (when, operation) == ("after", "apply") and "Ingress" in name and (mind := next(minds, None)):
+                world.store.patch_spec(KEY, desiredState=mind)
+
+        world.fault = change_mind
+        world.store.patch_spec(KEY, desiredState=after)
+        assert await life.settle()
+        await life.end()
+        return world
+
+    world = run(story())
+    assert world.tenant is not None
+    assert world.tenant.status.state.value == before
+    assert broken_promises(world) == []
+
+
+def renamed(world: World) -> None:
+    """The plan's workload is another one, whose pods never get ready."""
+    world.cluster.rollout = stuck()
+    newer = PLAN.spec.workloads[0].model_copy(update={"name": "auth2"})
+    spec = PLAN.spec.model_copy(update={"workloads": (newer,)})
+    world.catalog.plans["starter"] = PLAN.model_copy(update={"spec": spec})
+
+
+def test_drift_during_a_rollout_does_not_move_the_route_to_pods_that_are_not_ready() -> None:
+    async def story() -> World:
+        world = World()
+        life = await active(world)
+        renamed(world)
+        life.queue.wake(KEY)
+        assert not await life.settle(within=60)
+        life.upkeep.drifted(KEY, "NetworkPolicy", "deny-all")
+        life.queue.wake(KEY)
+        assert not await life.settle(within=60)
+        await life.end()
+        return world
+
+    assert run(story()).backends() == ["auth"]
+
+
+def test_a_resumed_tenant_opens_when_somebody_answers() -> None:
+    async def story() -> World:
+        world = World()
+        life = await active(world)
+        world.store.patch_spec(KEY, desiredState="Suspended")
+        assert await life.settle()
+        renamed(world)
+        life.queue.wake(KEY)
+        world.store.patch_spec(KEY, desiredState="Active")
+        assert not await life.settle(within=60)
+        assert world.backends() == ["paused"]
+        assert told(world) == {"Ready": ("False", "Resuming"), "Reconciling": ("True", "Resuming")}
+        world.cluster.rollout = healthy
+        world.cluster.roll_out()
+        assert await life.settle()
+        await life.end()
+        return world
+
+    world = run(story())
+    assert world.backends() == ["auth2"]
+    assert told(world) == {"Ready": ("True", "Active")}
+
+
+def test_many_wakes_during_a_short_outage_do_not_make_it_a_long_one() -> None:
+    async def story() -> float:
+        world = World()
+        life = await active(world)
+        world.fault = has_lost_routes
+        world.store.patch_spec(KEY, desiredState="Suspended")
+        for _ in range(8):
+            await asyncio.sleep(0.3)
+            life.queue.wake(KEY)
+        world.fault = no_fault
+        over = asyncio.get_running_loop().time()
+        assert await life.settle()
+        assert broken_promises(world) == []
+        await life.end()
+        return asyncio.get_running_loop().time() - over
+
+    assert run(story()) < 10

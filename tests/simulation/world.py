@@ -174,6 +174,15 @@ class World:
         """The objects of a kind."""
         return [ref_of(each) for each in self.cluster.objects(kind)]
 
+    def backends(self) -> list[str]:
+        """The Services that the route leads to."""
+        return [
+            path["backend"]["service"]["name"]
+            for route in self.cluster.objects("Ingress")
+            for rule in route["spec"]["rules"]
+            for path in rule["http"]["paths"]
+        ]
+
     def leftovers(self) -> list[str]:
         """What a tenant left behind in the cluster and in PostgreSQL."""
         objects = [
@@ -210,7 +219,7 @@ class Life:
             new_id=new_id,
         )
         self.runner = Runner(host, worker, world.clock.now, jitter=random.Random(number))
-        self.upkeep = Upkeep(host)
+        self.upkeep = Upkeep(host, world.clock)
         reconciler = Reconciler(
             host,
             self.runner,
@@ -312,6 +321,9 @@ def broken_promises(world: World) -> list[str]:
         if tenant is not None and tenant.status.allocations:
             broken.append("the ledger is not empty")
     elif serving and tenant is not None:
+        is_open = world.backends() != ["paused"]
+        if is_open is not (state is TenantState.ACTIVE):
+            broken.append(f"{state}, and the route leads to {world.backends()}")
         if any(row.state != "Allocated" for row in tenant.status.allocations):
             broken.append("a row of the ledger is not Allocated")
         if len(world.storage.databases) != 1:

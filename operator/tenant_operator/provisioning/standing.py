@@ -25,10 +25,12 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """`suspended`: traffic is paused. `workloads_hash`: what was last rolled out. `rolling_out`: why their rollout
-    in place is not complete yet; empty if it is. `trouble`: None if the last look did all that there was to do."""
+    """`suspended`: traffic is paused. `switching`: the route is being closed or opened, and may be either.
+    `workloads_hash`: what was last rolled out, or is being. `rolling_out`: why their rollout in place is not complete
+    yet; empty if it is. `trouble`: None if the last look did all that there was to do."""
 
     suspended: bool = False
+    switching: bool = False
     workloads_hash: str | None = None
     rolling_out: str = ""
     trouble: Trouble | None = None
@@ -37,8 +39,10 @@ class Standing:
 def standing_of(status: TenantStatus) -> Standing:
     """What the status tells."""
     ready = find_condition(status.conditions, ConditionType.WORKLOADS_READY)
+    traffic = find_condition(status.conditions, ConditionType.TRAFFIC_ENABLED)
     return Standing(
         suspended=status.state is TenantState.SUSPENDED,
+        switching=traffic is not None and traffic.reason in (Reason.SUSPENDING, Reason.RESUMING),
         workloads_hash=status.workloads_hash,
         rolling_out=ready.message if ready is not None and ready.reason == Reason.ROLLING_OUT else "",
         trouble=_trouble_of(status),

@@ -127,7 +127,7 @@ def _updates(
                 ConditionType.WORKLOADS_READY, ConditionStatus.FALSE, Reason.ROLLING_OUT, standing.rolling_out
             )
         )
-    updates.append(_traffic(state))
+    updates.append(_switching(tenant.spec.desired_state, state) if standing.switching else _traffic(state))
     updates.append(_held(saga))
     return updates
 
@@ -176,10 +176,11 @@ def _unfinished(desired: DesiredState, state: TenantState, standing: Standing) -
         return reconciling, Reason.DECOMMISSIONING, "everything is about to be released"
     if (trouble := standing.trouble) is not None:
         return reconciling if trouble.can_heal else ConditionType.STALLED, Reason.UPKEEP_FAILED, trouble.message
-    if state.value != desired.value and desired is DesiredState.SUSPENDED:
-        return reconciling, Reason.SUSPENDING, "the route is about to be closed"
-    if state.value != desired.value:
-        return reconciling, Reason.RESUMING, "the route is about to be opened"
+    if standing.switching or state.value != desired.value:
+        if desired is DesiredState.SUSPENDED:
+            return reconciling, Reason.SUSPENDING, "the route is about to be closed"
+        waits = f", after the changed plan: {standing.rolling_out}" if standing.rolling_out else ""
+        return reconciling, Reason.RESUMING, f"the route is about to be opened{waits}"
     if standing.rolling_out and state is TenantState.ACTIVE:
         return reconciling, Reason.ROLLING_OUT, standing.rolling_out
     return None
@@ -299,6 +300,14 @@ def _traffic(state: TenantState) -> ConditionUpdate:
             return no(Reason.DECOMMISSIONED, "everything is released; set desiredState: Active to provision it again")
         case _:
             return no(Reason.ROUTE_CLOSED, "the route is closed until the tenant is active")
+
+
+def _switching(desired: DesiredState, state: TenantState) -> ConditionUpdate:
+    """The state is what the last look left; the route may be ahead of it."""
+    was_open = ConditionStatus.TRUE if state is TenantState.ACTIVE else ConditionStatus.FALSE
+    if desired is DesiredState.SUSPENDED:
+        return ConditionUpdate(ConditionType.TRAFFIC_ENABLED, was_open, Reason.SUSPENDING, "the route is being closed")
+    return ConditionUpdate(ConditionType.TRAFFIC_ENABLED, was_open, Reason.RESUMING, "the route is being opened")
 
 
 def _held(saga: Saga) -> ConditionUpdate:

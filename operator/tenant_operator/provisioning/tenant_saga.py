@@ -171,7 +171,7 @@ class TenantSaga:
                     suspended = acted_on.spec.desired_state is DesiredState.SUSPENDED
                     standing = replace(standing, suspended=suspended)
                 case RunStarted():
-                    standing = replace(standing, suspended=False, rolling_out="", trouble=None)
+                    standing = replace(standing, suspended=False, switching=False, rolling_out="", trouble=None)
                 case CompensationStarted(activity=ActivityName.DEPLOY_WORKLOADS):
                     standing = replace(standing, workloads_hash=None)
                 case _:
@@ -179,7 +179,7 @@ class TenantSaga:
         return standing
 
     async def write_standing(
-        self, record: Tenant, standing: Standing, happening: Happening, *, event: str | None = None
+        self, record: Tenant, standing: Standing, *happenings: Happening, event: str | None = None
     ) -> Tenant:
         """Journal a change beside the saga, with the audit event that tells it if it is a change of state. Raises
         Stale (the newer record is known by then), Unavailable."""
@@ -189,7 +189,7 @@ class TenantSaga:
             outbox.append(audit_event(record, event, {}, requester(record), now=now, event_id=self._new_id()))
         stored = await self._project(record, saga, outbox, standing, now)
         self._courier.hand_over(key, stored.status.outbox)
-        await self.tell(stored, [happening])
+        await self.tell(stored, happenings)
         return stored
 
     async def _project(

@@ -16,11 +16,11 @@ from tenant_operator.provisioning.known import key_of
 from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.notices import Happening
 from tenant_operator.provisioning.objects import apply_all, delete_all, ref_of
-from tenant_operator.provisioning.ports import Manifest, TenantKey
-from tenant_operator.provisioning.standing import Trouble, contents_hash, standing_of
+from tenant_operator.provisioning.ports import Clock, Manifest, ObjectRef, TenantKey
+from tenant_operator.provisioning.standing import Standing, Trouble, contents_hash, standing_of
 from tenant_operator.provisioning.tenant_saga import TenantSaga
 from tenant_operator.saga.activity import NotYet
-from tenant_operator.saga.errors import ActivityError, Rejected, Unavailable
+from tenant_operator.saga.errors import ActivityError, Rejected
 from tenant_operator.saga.evolve import bounded
 
 _FIRST_PAUSE: Final = 5.0
@@ -31,14 +31,21 @@ _SERVING: Final = (TenantState.ACTIVE, TenantState.SUSPENDED)
 
 
 class Upkeep:
-    """Level-triggered like everything else: compares, and does what is missing. An idle tenant costs no request."""
+    """Level-triggered like everything else: compares, and does what is missing. An idle tenant costs no request.
 
-    def __init__(self, host: TenantSaga) -> None:
+    Intent before effect, as in the saga: what is about to be done stands in the status before it is begun, and is
+    taken back only when it is done. So whoever looks next, after a crash or a change of mind, does not believe the
+    status where the cluster may be ahead of it.
+    """
+
+    def __init__(self, host: TenantSaga, clock: Clock) -> None:
         self._host = host
+        self._clock = clock
         self._drifted: set[TenantKey] = set()
+        self._applied: dict[TenantKey, str] = {}
         self._hashes: dict[TenantKey, tuple[Plan, Names, str]] = {}
         self._pruned: dict[TenantKey, set[tuple[str, str]]] = {}
-        self._pauses: dict[TenantKey, float] = {}
+        self._pauses: dict[TenantKey, tuple[float, datetime]] = {}
         self._told: dict[TenantKey, datetime] = {}
 
     def drifted(self, key: TenantKey, kind: str, name: str) -> None:
@@ -50,31 +57,38 @@ class Upkeep:
     def forget(self, key: TenantKey) -> None:
         """The tenant is gone."""
         self._drifted.discard(key)
-        self._told.pop(key, None)
-        self._pruned.pop(key, None)
-        self._hashes.pop(key, None)
-        self._pauses.pop(key, None)
+        for known in (self._applied, self._hashes, self._pruned, self._pauses, self._told):
+            known.pop(key, None)
 
     async def tend(self, tenant: Tenant) -> tuple[Tenant, float | None]:
         """See to a serving tenant. Returns it as last journalled, and the seconds after which to look again.
 
         Raises Stale, Gone.
         """
+        key = key_of(tenant)
         released = tenant.spec.desired_state is DesiredState.DECOMMISSIONED
         if tenant.status.state not in _SERVING or released or tenant.metadata.deletion_timestamp is not None:
-            self.forget(key_of(tenant))
+            self.forget(key)
             return tenant, None
         try:
             tenant = await self._traffic(tenant)
             tenant = await self._contents(tenant)
             tenant, again = await self._rollout(tenant)
+            tenant = await self._traffic(tenant)  # what had to wait for the rollout
             tenant = await self._recovered(tenant)
         except ActivityError as error:
-            key = key_of(tenant)
-            pause = self._pauses[key] = min(self._pauses.get(key, _FIRST_PAUSE / 2) * 2, _LONGEST_PAUSE)
-            return await self._in_trouble(tenant, error), pause
-        self._pauses.pop(key_of(tenant), None)
+            return await self._in_trouble(tenant, error), self._pause(key)
+        self._pauses.pop(key, None)
         return tenant, again
+
+    def _pause(self, key: TenantKey) -> float:
+        """Until the next try, unless something wakes the tenant before: that is a try, too, but doubles nothing."""
+        now = self._clock.now()
+        pause, due = self._pauses.get(key, (_FIRST_PAUSE / 2, now))
+        if now >= due:
+            pause = min(pause * 2, _LONGEST_PAUSE)
+        self._pauses[key] = (pause, now + timedelta(seconds=pause))
+        return pause
 
     async def _in_trouble(self, tenant: Tenant, error: ActivityError) -> Tenant:
         """Say what failed: in the conditions if that is news, in an Event in any case."""
@@ -82,12 +96,13 @@ class Upkeep:
         suspended = tenant.spec.desired_state is DesiredState.SUSPENDED
         what = f"the tenant does not follow plan {tenant.spec.plan}"
         if standing.suspended is not suspended:
-            what = f"the route could not be {'closed' if suspended else 'opened'}"
+            what = f"the tenant could not be {'suspended' if suspended else 'resumed'}"
         message = f"{what}: {bounded(error.message)}; it goes on being tried"
         happening = Happening("UpkeepFailed", message, warning=True)
-        trouble = Trouble(message, error.can_heal)
-        if trouble != standing.trouble:
-            with suppress(Unavailable):  # no status can be written: the next try finds out whether that has passed
+        trouble, old = Trouble(message, error.can_heal), standing.trouble
+        turned = old is None or old.can_heal is not trouble.can_heal
+        if turned or (old != trouble and self._is_time_for_news(key_of(tenant))):
+            with suppress(ActivityError):  # no status can be written: the next try finds out whether that has passed
                 return await self._host.write_standing(tenant, replace(standing, trouble=trouble), happening)
         await self._host.tell(tenant, [happening])
         return tenant
@@ -100,51 +115,88 @@ class Upkeep:
         return await self._host.write_standing(tenant, replace(standing, trouble=None), happening)
 
     async def _traffic(self, tenant: Tenant) -> Tenant:
-        """Suspend or resume: one apply of the route, then the journal. Run again, it changes nothing."""
+        """Suspend or resume: the intent, one apply of the route, the outcome. Run again, it changes nothing."""
         wanted = tenant.spec.desired_state is DesiredState.SUSPENDED
         standing = standing_of(tenant.status)
-        if standing.suspended is wanted:
+        if standing.suspended is wanted and not standing.switching:
             return tenant
         ctx = self._context(tenant)
+        if not wanted and not await self._may_open(ctx, standing):
+            return tenant
+        if not standing.switching:
+            standing = replace(standing, switching=True)
+            tenant = await self._host.write_standing(tenant, standing)
         await route.set_open(ctx.ports.cluster, ctx.names, ctx.options, ctx.plan, is_open=not wanted)
+        done = replace(standing, suspended=wanted, switching=False)
+        if standing.suspended is wanted:  # somebody changed their mind in between
+            return await self._host.write_standing(tenant, done)
         happening = (
             Happening("Suspended", "traffic is paused, everything is kept")
             if wanted
             else Happening("Resumed", f"serving at {ctx.names.url}")
         )
         event = "tenant.suspended" if wanted else "tenant.resumed"
-        return await self._host.write_standing(tenant, replace(standing, suspended=wanted), happening, event=event)
+        return await self._host.write_standing(tenant, done, happening, event=event)
 
     async def _contents(self, tenant: Tenant) -> Tenant:
         """Roll out what the plan has changed, and put right what somebody else has."""
         ctx, key, standing = self._context(tenant), key_of(tenant), standing_of(tenant.status)
         if ctx.plan is None:
+            if standing.trouble is not None:
+                raise Rejected(f"plan {tenant.spec.plan} does not exist")
             return tenant
         digest = self._hash(key, ctx, ctx.plan)
         drifted = key in self._drifted
-        # After a failure, perhaps of another process, nobody knows how far it came.
-        if digest == standing.workloads_hash and not drifted and standing.trouble is None:
+        is_changed = digest != standing.workloads_hash
+        # Where something was left undone, perhaps by another process, nobody knows how far it came.
+        is_sure = not standing.trouble and (not standing.rolling_out or self._applied.get(key) == digest)
+        if not is_changed and not drifted and is_sure:
             return tenant
-        with_route = drifted or (digest == standing.workloads_hash and not standing.rolling_out)
+        if is_changed:
+            what = f"rolling out plan {ctx.plan.metadata.name}"
+            standing = replace(standing, workloads_hash=digest, rolling_out=what)
+            happening = Happening("RollingOut", f"the workloads of plan {ctx.plan.metadata.name} have changed")
+            tenant = await self._host.write_standing(tenant, standing, happening)
         self._drifted.discard(key)
-        workloads = manifests.workloads(ctx.names, ctx.plan)
         try:
-            # A larger quota comes before the pods that need it; the route moves when they are ready.
-            await apply_all(ctx.ports.cluster, self._boundary(ctx, ctx.plan))
-            await apply_all(ctx.ports.cluster, [*workloads, *(self._route(ctx, ctx.plan) if with_route else ())])
+            await self._apply(ctx, ctx.plan, with_route=await self._may_route(ctx, standing, drifted=drifted))
         except BaseException:
             if drifted:
                 self._drifted.add(key)
             raise
+        self._applied[key] = digest
         if drifted:
-            await self._host.tell(
-                tenant, [Happening("DriftCorrected", "what was changed by another hand is put right")]
-            )
-        if digest == standing.workloads_hash:
-            return tenant
-        changed = replace(standing, workloads_hash=digest, rolling_out=f"rolling out plan {ctx.plan.metadata.name}")
-        happening = Happening("RollingOut", f"the workloads of plan {ctx.plan.metadata.name} have changed")
-        return await self._host.write_standing(tenant, changed, happening)
+            happening = Happening("DriftCorrected", "what was changed by another hand is put right")
+            await self._host.tell(tenant, [happening])
+        return tenant
+
+    async def _apply(self, ctx: Context, plan: Plan, *, with_route: bool) -> None:
+        # A larger quota comes before the pods that need it.
+        await apply_all(ctx.ports.cluster, self._boundary(ctx, plan))
+        contents = manifests.workloads(ctx.names, plan)
+        await apply_all(ctx.ports.cluster, [*contents, *(self._route(ctx, plan) if with_route else ())])
+
+    async def _may_route(self, ctx: Context, standing: Standing, *, drifted: bool) -> bool:
+        """An open route moves to what the plan says when the rollout is complete. One that was changed by another hand
+        meanwhile is put right if somebody answers there."""
+        if standing.suspended or not standing.rolling_out:
+            return True
+        return drifted and await self._takes_traffic(ctx)
+
+    async def _may_open(self, ctx: Context, standing: Standing) -> bool:
+        """Where nobody answers yet because a changed plan is on its way, opening waits for it."""
+        if ctx.plan is None or await self._takes_traffic(ctx):
+            return True
+        digest = self._hash(key_of(ctx.tenant), ctx, ctx.plan)
+        return digest == standing.workloads_hash and not standing.rolling_out
+
+    async def _takes_traffic(self, ctx: Context) -> bool:
+        """Whether the workload that the plan sends the traffic to has a pod that can take it."""
+        if ctx.plan is None:
+            return False
+        name = ctx.plan.spec.routed_workload.name
+        found = await ctx.ports.cluster.get(ObjectRef("apps/v1", "Deployment", name, ctx.names.namespace))
+        return found is not None and bool(found.get("status", {}).get("availableReplicas"))
 
     def _boundary(self, ctx: Context, plan: Plan) -> list[Manifest]:
         port = ctx.ports.storage.endpoint.port
@@ -171,26 +223,31 @@ class Upkeep:
         if not standing.rolling_out:
             return tenant, None
         ctx, key = self._context(tenant), key_of(tenant)
-        now = ctx.ports.clock.now()
         progress = await WaitReady().run(ctx)
         if isinstance(progress, NotYet):
-            if (
-                progress.cause != standing.rolling_out
-                and now - self._told.get(key, datetime.min.replace(tzinfo=now.tzinfo)) >= _NEWS
-            ):
-                self._told[key] = now
+            if progress.cause != standing.rolling_out and self._is_time_for_news(key):
                 happening = Happening("RollingOut", progress.cause)
                 tenant = await self._host.write_standing(
                     tenant, replace(standing, rolling_out=progress.cause), happening
                 )
             return tenant, _ROLLOUT_RECHECK  # its Deployments wake the tenant before that
         self._told.pop(key, None)
+        self._applied.pop(key, None)
         if ctx.plan is not None:
             # Only now: until here the former workloads took the traffic.
             await apply_all(ctx.ports.cluster, self._route(ctx, ctx.plan))
             await self._prune(ctx, key, manifests.workloads(ctx.names, ctx.plan))
         happening = Happening("RolledOut", progress.detail)
         return await self._host.write_standing(tenant, replace(standing, rolling_out=""), happening), None
+
+    def _is_time_for_news(self, key: TenantKey) -> bool:
+        """Whether the last news are some time ago; if so, these are the last."""
+        now = self._clock.now()
+        told = self._told.get(key)
+        if told is not None and now - told < _NEWS:
+            return False
+        self._told[key] = now
+        return True
 
     def _hash(self, key: TenantKey, ctx: Context, plan: Plan) -> str:
         known = self._hashes.get(key)
