@@ -9,7 +9,6 @@ import socket
 import tempfile
 from functools import cache
 from pathlib import Path
-from typing import TextIO
 
 _RANGE_FILE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _WIDTH = 12_000
@@ -28,8 +27,9 @@ def is_free(port: int) -> bool:
 
 
 @cache
-def _claims() -> TextIO:
-    return (Path(tempfile.gettempdir()) / f"devcluster-ports-{os.getuid()}").open("a")
+def _claims() -> int:
+    """A file of this machine's user, open as long as this process lives."""
+    return os.open(Path(tempfile.gettempdir()) / f"devcluster-ports-{os.getuid()}", os.O_RDWR | os.O_CREAT, 0o600)
 
 
 def _claim(port: int) -> bool:

@@ -82,7 +82,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "RollingOut": "A changed plan is being rolled out; the message says what it waits for.",
     "RolledOut": "The changed plan is rolled out.",
     "DriftCorrected": "What another hand changed was put right.",
-    "UpkeepFailed": "A rollout, a suspension or a correction met an error; it is tried again.",
+    "UpkeepFailed": "A suspension, a resumption, a rollout or a correction met an error; it is tried again.",
     "UpkeepRecovered": "What UpkeepFailed told is no longer so.",
 }
 """The Events on Tenants, by reason."""

@@ -19,7 +19,7 @@ class ConditionType(StrEnum):
     RECONCILING = "Reconciling"
     """The operator is at work, or waits for something that ends by itself. Absent otherwise."""
     STALLED = "Stalled"
-    """Nothing more happens without a person. Absent otherwise."""
+    """Nothing gets better without a person. Absent otherwise."""
     VALIDATED = "Validated"
     """The request was checked."""
     RESOURCES_ALLOCATED = "ResourcesAllocated"
