@@ -135,6 +135,11 @@ class _Life:
         self._tell(replace(standing_of(self.record.status), rolling_out="rolling out plan starter"))
         return self
 
+    def switching(self) -> "_Life":
+        """The route is being closed or opened."""
+        self._tell(replace(standing_of(self.record.status), switching=True))
+        return self
+
     def troubled(self, *, can_heal: bool) -> "_Life":
         """Something that a serving tenant needs failed."""
         trouble = Trouble("the API server said no; it goes on being tried", can_heal)
@@ -288,6 +293,8 @@ def _lives() -> Iterator[tuple[str, Callable[[], _Life]]]:  # noqa: PLR0915 (a l
     yield "active-upkeep-retrying", lambda: _active().troubled(can_heal=True)
     yield "active-upkeep-failed", lambda: _active().troubled(can_heal=False)
     yield "active-suspending", lambda: _active().wanting(suspended)
+    yield "active-suspending-begun", lambda: _active().wanting(suspended).switching()
+    yield "active-suspending-taken-back", lambda: _active().wanting(suspended).switching().wanting(active)
     yield "active-suspending-failed", lambda: _active().wanting(suspended).troubled(can_heal=False)
     yield "active-resumed", lambda: _suspended().wanting(active).traffic(suspended=False)
 
@@ -297,6 +304,8 @@ def _lives() -> Iterator[tuple[str, Callable[[], _Life]]]:  # noqa: PLR0915 (a l
     yield "suspended-refused-cancel", lambda: _suspended().asking(Action.CANCEL)
     yield "suspended-upkeep-failed", lambda: _suspended().troubled(can_heal=False)
     yield "suspended-resuming", lambda: _suspended().wanting(active)
+    yield "suspended-resuming-begun", lambda: _suspended().wanting(active).switching()
+    yield "suspended-resuming-after-rollout", lambda: _suspended().rolling_out().wanting(active)
     yield "suspended-resuming-retrying", lambda: _suspended().wanting(active).troubled(can_heal=True)
     yield "suspended-resuming-failed", lambda: _suspended().wanting(active).troubled(can_heal=False)
 

@@ -38,6 +38,7 @@ EXPECTED = {
     "provisioning-wanted-suspended": "cancel resume decommission",
     "provisioning-rolling-back-decommissioned": "cancel suspend",
     "active-suspending": "resume decommission",
+    "active-suspending-begun": "resume decommission",
     "active-suspending-failed": "resume decommission",
     "suspended": "resume decommission",
     "suspended-from-the-start": "resume decommission",
