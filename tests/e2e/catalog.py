@@ -57,7 +57,7 @@ def plan(name: str, *workloads: Object, **spec: Any) -> Object:
     }
 
 
-def failing(name: str, behaviour: str | None, seconds: int = 5, **more: Any) -> Object:
+def failing(name: str, behaviour: str | None, seconds: int = 15, **more: Any) -> Object:
     """A plan whose workload does not get ready within so many seconds."""
     annotations = {} if behaviour is None else {BEHAVIOUR: behaviour}
     return plan(name, workload(annotations=annotations, **more), timeouts={"wait-ready": f"{seconds}s"})
@@ -79,9 +79,15 @@ PLANS: dict[str, Object] = {
         failing("crash-loop", "crash-loop", command=["sh", "-c", "exit 1"]),
         failing("image-pull", "image-pull", image="images.invalid/nobody/has-it:1.0"),
         failing("unschedulable", None, resources={"requests": {"cpu": "20000"}, "limits": {"cpu": "20000"}}),
-        plan("no-room", quota={"pods": "0"}, timeouts={"wait-ready": "5s"}),
-        plan("patient-with-postgres", retries={"allocate-storage": {"maxTries": 100, "maxBackoff": "500ms"}}),
-        plan("minutes-between-tries", retries={"allocate-storage": {"maxTries": 5, "initialBackoff": "2m"}}),
+        plan("no-room", quota={"pods": "0"}, timeouts={"wait-ready": "15s"}),
+        plan(
+            "patient-with-postgres",
+            retries={"allocate-storage": {"maxTries": 100, "initialBackoff": "200ms", "maxBackoff": "3s"}},
+        ),
+        plan(
+            "minutes-between-tries",
+            retries={"allocate-storage": {"maxTries": 5, "initialBackoff": "2m", "maxBackoff": "2m"}},
+        ),
         plan(FORBIDDEN_PLAN),
     )
 }

@@ -64,11 +64,18 @@ class TenantFeed:
     ) -> list[Version]:
         """The same of many tenants at once."""
         deadline = time.monotonic() + seconds
+        late, has_listed = list(keys), False
         with self._changed:
-            while late := [key for key in keys if not self._newest_holds(key, holds)]:
+            # Those that were late are looked at first: there may be hundreds, and an event is heard for each change.
+            while late := [key for key in late if not self._newest_holds(key, holds)] or [
+                key for key in keys if not self._newest_holds(key, holds)
+            ]:
                 left = deadline - time.monotonic()
                 assert left > 0, f"{what}: not within {seconds:g} s for {len(late)}: {self._tell(late[0])}"
-                self._changed.wait(left)
+                if left < seconds / 2 and not has_listed:
+                    has_listed = True
+                    self._watching.terminate()  # it may hang: another one begins with everything as it is
+                self._changed.wait(max(left - (0 if has_listed else seconds / 2), 0.1))
             return [self._versions[key][-1] for key in keys]
 
     def _newest_holds(self, key: Key, holds: Callable[[Object], bool]) -> bool:

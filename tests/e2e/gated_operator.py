@@ -35,7 +35,7 @@ class Gated(Activity):
 
     async def run(self, ctx: Context) -> Progress:
         if self._is_held(ctx, "f"):
-            return NotYet("the gate is shut", 0.3)
+            return NotYet("the gate is shut", 2.0)
         progress = await self._inner.run(ctx)
         fails = self.name == ActivityName.MARK_ACTIVE and ctx.tenant.metadata.name.startswith("b-")
         if fails and isinstance(progress, Done):
@@ -44,7 +44,7 @@ class Gated(Activity):
 
     async def compensate(self, ctx: Context) -> Progress:
         if self._is_held(ctx, "b"):
-            return NotYet("the gate is shut", 0.3)
+            return NotYet("the gate is shut", 2.0)
         return await self._inner.compensate(ctx)
 
 

@@ -25,7 +25,7 @@ from tests.e2e import catalog, webhook
 from tests.e2e.feed import Object, TenantFeed
 from tests.e2e.waiting import until
 from tests.e2e.webhook import OWNER, PAIR, GatedWorld
-from tests.e2e.world import World, condition
+from tests.e2e.world import World, condition, status
 
 DENIED = "denied the request: "
 DRY = "--dry-run=server"
@@ -103,8 +103,14 @@ def test_without_admission_the_saga_refuses_the_same(gate: GatedWorld, case: str
     tenant.holds_nothing()
 
 
+def _is_known(tenant: Object) -> bool:
+    """To those who admit other tenants, too: they hear of it before its run is journalled."""
+    return bool(status(tenant).get("run"))
+
+
 def test_a_host_is_taken_and_its_holder_named(gate: GatedWorld) -> None:
     holder = gate.tenant("holder")
+    holder.wait(_is_known, "is known to the operator")
 
     _, _, refused = create(gate, catalog.tenant("another", "small", slug="holder"))
 
@@ -173,7 +179,7 @@ def test_illegal_requests_and_edits_are_refused_in_place(gate: GatedWorld) -> No
 
 
 def test_what_is_in_use_is_not_removed(gate: GatedWorld) -> None:
-    gate.tenant("user", "standard")
+    gate.tenant("user", "standard").wait(_is_known, "is known to the operator")
 
     plan, organization = gate.ask("delete", "plan", "standard"), gate.ask("delete", "organization", "acme")
 

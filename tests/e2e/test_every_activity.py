@@ -14,7 +14,7 @@ from tests.e2e.world import World
 
 EMAILS = ActivityName.SEND_WELCOME_EMAILS
 GATED = [name for name in ActivityName if name != EMAILS]
-PATIENT = {str(name): "10m" for name in ActivityName}
+PATIENT = {str(name): "1h" for name in ActivityName}
 
 
 @pytest.fixture(scope="module")
@@ -26,15 +26,22 @@ def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield file
 
 
+@pytest.fixture
+def shut(gate: Path) -> Iterator[Path]:
+    """The gates, shut until the file is gone."""
+    gate.touch()
+    yield gate
+    gate.unlink(missing_ok=True)
+
+
 @pytest.fixture(scope="module")
 def operator_command(gate: Path) -> Sequence[str]:
     return (sys.executable, "-m", "tests.e2e.gated_operator", "run")
 
 
-def test_requests_at_every_activity_forward(world: World, gate: Path) -> None:
+def test_requests_at_every_activity_forward(world: World, shut: Path) -> None:
     """It can be turned until it serves; from then on the emails are all that is left of the run."""
-    world.apply(catalog.plan("held", timeouts=PATIENT))
-    gate.touch()
+    world.offer(catalog.plan("held", timeouts=PATIENT))
     cases = {
         name: made(world, case(f"f-{name}", "Active", legal=["cancel"], cancel="Pending", suspend="Suspended"), "held")
         for name in GATED
@@ -43,17 +50,16 @@ def test_requests_at_every_activity_forward(world: World, gate: Path) -> None:
     for name, one in cases.items():
         wait(world, all_of([one]), is_at(name, "Running"), f"runs {name}")
     ask(world, list(cases.values()))
-    gate.unlink()
+    shut.unlink()
     end(world, list(cases.values()))
 
 
-def test_requests_at_every_activity_backward(world: World, gate: Path) -> None:
+def test_requests_at_every_activity_backward(world: World, shut: Path) -> None:
     """A rollback is not to be turned; lasting intent is seen to afterwards."""
-    world.apply(catalog.plan("held", timeouts=PATIENT))
-    gate.touch()
+    world.offer(catalog.plan("held", timeouts=PATIENT))
     cases = {name: made(world, case(f"b-{name}", "Failed", legal=["cancel"]), "held") for name in GATED}
     for name, one in cases.items():
         wait(world, all_of([one]), is_at(name, "Compensating"), f"rolls back {name}")
     ask(world, list(cases.values()))
-    gate.unlink()
+    shut.unlink()
     end(world, list(cases.values()))

@@ -27,7 +27,7 @@ class Case:
 
 
 CASES = (
-    Case("crashes", "crash-loop", "wait-ready", ("timed out after 5 s", "Deployment auth", "CrashLoopBackOff")),
+    Case("crashes", "crash-loop", "wait-ready", ("timed out after 15 s", "Deployment auth", "CrashLoopBackOff")),
     Case(
         "imageless", "image-pull", "wait-ready", ("timed out", "ImagePullBackOff", "images.invalid/nobody/has-it:1.0")
     ),
@@ -130,7 +130,7 @@ def test_failed_tenant_stays_failed(world: World, doomed: dict[str, TenantUnderT
 
 def test_cause_is_shown_while_it_lasts(world: World) -> None:
     """Not ready is no failure until the timeout: the tenant goes on trying, and tells what is in the way."""
-    world.apply(catalog.failing("stuck", "crash-loop", 300, command=["sh", "-c", "exit 1"]))
+    world.offer(catalog.failing("stuck", "crash-loop", 300, command=["sh", "-c", "exit 1"]))
     tenant = world.tenant("stuck", "stuck")
 
     def tells(version: Object) -> bool:
@@ -184,7 +184,7 @@ def endpoint(platform: Environment) -> Iterator[Endpoint]:
 def test_readiness_probe_decides(world: World, endpoint: Endpoint) -> None:
     """The pods are ready, the tenant is not until its endpoint answers as the plan expects."""
     url = f"{endpoint.url}/health/{{{{ host }}}}"
-    world.apply(catalog.plan("probed", readiness={"url": url, "expectedStatus": 200, "timeoutSeconds": 2}))
+    world.offer(catalog.plan("probed", readiness={"url": url, "expectedStatus": 200, "timeoutSeconds": 2}))
     tenant = world.tenant("probed", "probed")
 
     def tells(version: Object) -> bool:
@@ -199,7 +199,7 @@ def test_readiness_probe_decides(world: World, endpoint: Endpoint) -> None:
 
 def test_readiness_probe_that_never_passes_is_named(world: World, endpoint: Endpoint) -> None:
     url = f"{endpoint.url}/health"
-    world.apply(catalog.plan("probed-in-vain", readiness={"url": url}, timeouts={"wait-ready": "2s"}))
+    world.offer(catalog.plan("probed-in-vain", readiness={"url": url}, timeouts={"wait-ready": "15s"}))
     tenant = world.tenant("probed-in-vain", "probed-in-vain")
     now = tenant.settles("Failed")
     assert now["run"]["failedActivity"] == "wait-ready"

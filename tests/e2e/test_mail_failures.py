@@ -6,6 +6,7 @@ import pytest
 
 from devcluster import Environment
 from tests.e2e import catalog
+from tests.e2e.feed import Object
 from tests.e2e.wire import Wire
 from tests.e2e.world import World, condition, status, timeline
 
@@ -48,13 +49,15 @@ def test_tenant_is_active_without_its_emails(world: World) -> None:
     assert tenant.mails() == []
 
 
+def _tries_an_email_again(tenant: Object) -> bool:
+    return any(row["activity"] == "send-welcome-emails" and row.get("nextTryAt") for row in timeline(tenant))
+
+
 def test_emails_follow_when_the_server_is_back(world: World, wire: Wire) -> None:
     """The tenant serves while they are tried again; then each is sent once."""
-    world.apply(catalog.plan("delayed", retries={"send-welcome-emails": {"maxTries": 50, "maxBackoff": "500ms"}}))
+    world.offer(catalog.plan("delayed", retries={"send-welcome-emails": {"maxTries": 50, "maxBackoff": "500ms"}}))
     tenant = world.tenant("delayed", "delayed")
-    version = tenant.wait(
-        lambda each: any(row.get("nextTryAt") for row in timeline(each)), "tries an email again"
-    ).tenant
+    version = tenant.wait(_tries_an_email_again, "tries an email again").tenant
     assert status(version)["state"] == "Active"
     assert condition(version, "Ready")["status"] == "True"
     wire.mend()

@@ -14,7 +14,7 @@ from tests.e2e.world import World, condition, settled, status
 
 CLIENTS = 5
 """kubectl processes that apply at the same time."""
-SETTLE_SECONDS = 240.0
+SETTLE_SECONDS = 600.0
 SEATS = 3
 SEATED = "three-seats"
 CROWDS = ("crowd", "queue", "throng")

@@ -8,7 +8,7 @@ from tests.e2e.world import TenantUnderTest, World, condition, status, timeline
 
 
 def test_cancel_is_a_clean_stop_and_retry_goes_on(world: World) -> None:
-    world.apply(catalog.failing("hesitant", "never-ready", 300, command=["sh", "-c", "sleep 3600"]))
+    world.offer(catalog.failing("hesitant", "never-ready", 300, command=["sh", "-c", "sleep 3600"]))
     tenant = world.tenant("hesitant", "hesitant")
     tenant.runs("wait-ready")
     tenant.act("cancel")
@@ -109,7 +109,7 @@ def test_the_same_request_can_be_made_again(active: TenantUnderTest) -> None:
 
 def test_reset_is_refused_while_it_runs_and_granted_after(world: World) -> None:
     """A reset forgets the history and starts nothing; a retry goes on from there."""
-    world.apply(catalog.failing("forgetful", "never-ready", 300, command=["sh", "-c", "sleep 3600"]))
+    world.offer(catalog.failing("forgetful", "never-ready", 300, command=["sh", "-c", "sleep 3600"]))
     tenant = world.tenant("forgetful", "forgetful")
     tenant.runs("wait-ready")
     tenant.act("reset")
@@ -135,7 +135,7 @@ def test_reset_is_refused_while_it_runs_and_granted_after(world: World) -> None:
 
 def test_cancel_of_a_rollback_changes_nothing(world: World) -> None:
     exits = {"command": ["sh", "-c", "exit 1"]}
-    world.apply(catalog.failing("hesitant", "crash-loop", 300, **exits))
+    world.offer(catalog.failing("hesitant", "crash-loop", 300, **exits))
     tenant = world.tenant("failing", "hesitant")
     tenant.runs("wait-ready")
     with world.kept_namespaces(tenant):

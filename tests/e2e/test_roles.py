@@ -44,15 +44,7 @@ def module_world(
     platform: Environment, tenant_feed: TenantFeed, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[World]:
     with webhook.gated_world(platform, tenant_feed, tmp_path_factory.mktemp("roles")) as world:
-        until(lambda: _is_bound(world), "the operator has given the members their roles")
         yield world
-
-
-def _is_bound(world: GatedWorld) -> bool:
-    return all(
-        world.ask_as(user, "auth", "can-i", "get", "tenants", f"--namespace={catalog.NAMESPACE}").code == 0
-        for user in (OWNER, ADMIN, VIEWER, EDITOR)
-    )
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +107,7 @@ def test_a_role_that_is_withdrawn_is_withdrawn_at_once(gate: GatedWorld) -> None
         assert gate.ask_about("serving", *suspend, user=OWNER).code == 0
     finally:
         gate.apply(webhook.organization())
-        until(lambda: _is_bound(gate), "the admin has the role again")
+        until(gate.has_roles, "the admin has the role again")
 
 
 def test_what_was_asked_is_known_by_who_asked(gate: GatedWorld) -> None:

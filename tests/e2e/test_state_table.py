@@ -23,7 +23,7 @@ from tests.e2e.world import TenantUnderTest, World, condition, settled, status, 
 
 REQUESTS = ("cancel", "retry", "reset", "suspend", "resume", "decommission", "delete")
 GONE = "gone"
-SETTLE_SECONDS = 240.0
+SETTLE_SECONDS = 900.0
 SERVING = ("Active", "Suspended")
 DESIRED = {"suspend": "Suspended", "resume": "Active", "decommission": "Decommissioned"}
 WAYS_OUT = ("llowed now", "cancel it first", "Wait until it is Decommissioned")
@@ -284,14 +284,14 @@ def test_requests_while_the_database_is_away(world: World, wire: Wire) -> None:
 
 def test_requests_while_it_waits_or_its_namespace_does(world: World, endpoint: Endpoint) -> None:
     """Held before it is ready; held by the deletion of the namespace, in a rollback and in a decommission."""
-    world.apply(endpoint.plan("held", 300), endpoint.plan("held-to-fail", 300))
+    world.offer(endpoint.plan("held", 3600), endpoint.plan("held-to-fail", 3600))
     waiting = made(world, FORWARD[0], "held")
     failing = made(world, BACKWARD[2], "held-to-fail")
     releasing = made(world, BACKWARD[3], "small")
     settle(world, "Active", all_of([releasing]))
     wait(world, all_of([waiting, failing]), is_at("wait-ready", "Running"), "waits to be ready")
     with world.kept_namespaces(*all_of([failing, releasing])):
-        world.apply(endpoint.plan("held-to-fail", 1))
+        world.offer(endpoint.plan("held-to-fail", 1))
         desire(world, "Decommissioned", all_of([releasing]))
         at_the_namespace = is_at("allocate-namespace", "Compensating")
         wait(world, all_of([failing, releasing]), at_the_namespace, "waits for its namespace to be gone")
@@ -303,7 +303,7 @@ def test_requests_while_it_waits_or_its_namespace_does(world: World, endpoint: E
 
 def test_requests_at_rest(world: World, endpoint: Endpoint) -> None:
     """Nothing runs: what is legal sets something off, what is not changes nothing."""
-    world.apply(endpoint.plan("held", 300), endpoint.plan("held-to-fail", 1))
+    world.offer(endpoint.plan("held", 3600), endpoint.plan("held-to-fail", 1))
     active = made(world, AT_REST["Active"], "small")
     suspended = made(world, AT_REST["Suspended"], "small", desiredState="Suspended")
     failed = made(world, AT_REST["Failed"], "held-to-fail")
@@ -323,7 +323,7 @@ def test_requests_at_rest(world: World, endpoint: Endpoint) -> None:
     for state, one in cases.items():
         settle(world, state, all_of([one]))
     endpoint.status = HTTPStatus.OK
-    world.apply(endpoint.plan("held-to-fail", 300))
+    world.offer(endpoint.plan("held-to-fail", 3600))
     agree(world, {state: all_of([one]) for state, one in cases.items()}, [])
     before = {tenant.uid: _journal(tenant) for tenant in all_of(cases.values())}
     ask(world, list(cases.values()))

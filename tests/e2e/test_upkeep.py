@@ -46,7 +46,7 @@ def has_rolled_out(tenant: Object, workloads_hash: str) -> bool:
 
 def test_changed_plan_rolls_out_in_place(world: World) -> None:
     """Open and closed tenants follow their plan, without a run; the open one is Ready all the time."""
-    world.apply(rolling("1.36", catalog.workload("extra")))
+    world.offer(rolling("1.36", catalog.workload("extra")))
     open_, closed = world.tenants(["rolls", "rolls-closed"], "rolling")
     open_.settles("Active")
     closed.settles("Active")
@@ -87,7 +87,7 @@ def test_changed_plan_rolls_out_in_place(world: World) -> None:
 
 def test_rollout_that_gets_stuck_says_so_and_goes_on_with_a_better_plan(world: World) -> None:
     """The tenant serves on with what it has; the cause is told; nothing is rolled back."""
-    world.apply(rolling("1.36"))
+    world.offer(rolling("1.36"))
     tenant = world.tenant("rolls-badly", "rolling")
     before = tenant.settles("Active")
     world.apply(rolling("1.37", annotations={catalog.BEHAVIOUR: "crash-loop"}, command=["sh", "-c", "exit 1"]))
@@ -106,7 +106,7 @@ def test_rollout_that_gets_stuck_says_so_and_goes_on_with_a_better_plan(world: W
 
 def test_plan_that_the_api_server_refuses_is_told_and_leaves_the_tenant_serving(world: World) -> None:
     """Nothing gets better by itself: clients that wait are told so, until somebody mends the plan."""
-    world.apply(rolling("1.36"))
+    world.offer(rolling("1.36"))
     tenant = world.tenant("refused", "rolling")
     before = tenant.settles("Active")
     resources = {"requests": {"cpu": "200m"}, "limits": {"cpu": "100m"}}

@@ -1,5 +1,6 @@
 """An operator that the API server asks about every write, over TLS, on this machine."""
 
+import json
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from devcluster.platform import Webhook, install_webhook, remove_webhook
 from tests.e2e import catalog
 from tests.e2e.feed import Object, TenantFeed
 from tests.e2e.operator_process import OperatorProcess
+from tests.e2e.waiting import until
 from tests.e2e.world import Answer, World
 
 PAIR = "pair"
@@ -79,10 +81,24 @@ class GatedWorld(World):
     def guard(self) -> None:
         """Have the API server ask."""
         install_webhook(self.platform, self.webhook.url, self.webhook.authority.read_bytes())
+        until(lambda: "denied the request" in self._ask_for_nonsense().err, "the API server asks")
 
     def unguard(self) -> None:
         """Have it ask nobody."""
         remove_webhook(self.platform)
+        until(lambda: self._ask_for_nonsense().code == 0, "the API server asks nobody")
+
+    def _ask_for_nonsense(self) -> Answer:
+        """A request that only the webhook refuses. The API server hears of its configuration by a watch."""
+        nonsense = json.dumps(catalog.tenant("nonsense", "no-such-plan"))
+        return self.ask("create", "--dry-run=server", "--filename=-", stdin=nonsense)
+
+    def has_roles(self) -> bool:
+        """Whether the members may do what their roles say."""
+        return all(
+            self.ask_as(user, "auth", "can-i", "get", "tenants", f"--namespace={catalog.NAMESPACE}").code == 0
+            for user in (OWNER, ADMIN, VIEWER, EDITOR)
+        )
 
 
 @contextmanager
@@ -100,6 +116,7 @@ def gated_world(platform: Environment, feed: TenantFeed, folder: Path, **setting
     try:
         operator.start()
         world.guard()
+        until(world.has_roles, "the operator has given the members their roles")
         yield world
         world.is_clean()
         world.kubectl("delete", "plan", PAIR)

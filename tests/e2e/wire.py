@@ -4,6 +4,7 @@ import asyncio
 import threading
 from typing import Any, Self
 
+from devcluster import ports
 from tests.contract.relay import Relay
 
 
@@ -15,7 +16,7 @@ class Wire:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._server: asyncio.Server | None = None
-        self.port = 0
+        (self.port,) = ports.choose(1)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -43,7 +44,6 @@ class Wire:
 
     async def _mend(self) -> None:
         self._server = await asyncio.start_server(self._relay.serve, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
 
     async def _cut(self, server: asyncio.Server) -> None:
         self._server = None

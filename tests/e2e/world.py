@@ -22,10 +22,10 @@ from tests.e2e.waiting import until
 
 Event = dict[str, Any]
 
-_KUBECTL_SECONDS = 240.0
+_KUBECTL_SECONDS = 960.0
 _AT_ONCE = 25
 """Objects that one kubectl applies, one after the other."""
-_DELETE_TIMEOUT = "--timeout=180s"
+_DELETE_TIMEOUT = "--timeout=900s"
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,16 @@ class World:
         answer = self.ask("apply", "--filename=-", stdin=documents)
         assert answer.code == 0, answer.err
 
+    def offer(self, *plans: Object) -> None:
+        """`kubectl apply` of plans; returns once the operator knows them, whatever its watch of Tenants tells first."""
+        self.apply(*plans)
+        for name in (each["metadata"]["name"] for each in plans):
+            until(lambda name=name: self._is_seen(name), f"the operator knows plan {name}", 90)  # type: ignore[misc]
+
+    def _is_seen(self, plan_name: str) -> bool:
+        plan = self.read("plan", plan_name) or {"metadata": {}}
+        return bool(plan.get("status", {}).get("observedGeneration") == plan["metadata"].get("generation"))
+
     def read(self, kind: str, name: str, namespace: str | None = None) -> Object | None:
         """One object, or None."""
         return platform.read(self.platform, kind, name, namespace)
@@ -86,8 +96,10 @@ class World:
         chunks = [manifests[start : start + _AT_ONCE] for start in range(0, len(manifests), _AT_ONCE)]
         with ThreadPoolExecutor(len(chunks)) as pool:
             list(pool.map(lambda chunk: self.apply(*chunk), chunks))
+        # The feed may still have others of these names.
+        uids = {each["metadata"]["uid"] for each in self.listed("tenants", f"--namespace={catalog.NAMESPACE}")}
         keys = [(catalog.NAMESPACE, name) for name in names]
-        heard = self.feed.wait_all(keys, lambda _: True, "the Tenants are known", 240)
+        heard = self.feed.wait_all(keys, lambda each: each["metadata"]["uid"] in uids, "the Tenants are known", 240)
         new = [TenantUnderTest(self, version.tenant) for version in heard]
         self.applied.extend(new)
         return new
@@ -273,10 +285,11 @@ def timeline(tenant: Object) -> list[Object]:
 
 
 def settled(tenant: Object, state: str) -> bool:
-    """Whether it is in that state, with nothing running and nothing left to tell."""
+    """Whether it is in that state as its spec is now, with nothing running and nothing left to tell."""
     now = status(tenant)
     over = (now.get("run") or {}).get("finishedAt") or not now.get("run")
-    return now.get("state") == state and bool(over) and not now.get("outbox")
+    is_seen = now.get("observedGeneration") == tenant["metadata"]["generation"]
+    return now.get("state") == state and is_seen and bool(over) and not now.get("outbox")
 
 
 def condition(tenant: Object, type_: str) -> Object:

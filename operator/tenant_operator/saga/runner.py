@@ -172,8 +172,8 @@ class Runner(Generic[R]):
             return failed.next_try_at
         session.say(work.activity, tried.cause, tried.progress)
         recheck = now + timedelta(seconds=tried.recheck_seconds)
-        # The last look before the deadline: what it saw is what the failure will name.
-        await session.pulse(at_once=isinstance(work, Act) and recheck >= work.deadline)
+        # The last looks before the deadline: what they saw is what the failure will name.
+        await session.pulse(at_once=isinstance(work, Act) and recheck + NEWS >= work.deadline)
         return min(recheck, session.next_pulse, work.deadline if isinstance(work, Act) else recheck)
 
 
