@@ -346,7 +346,7 @@ class TenantStatus(ApiModel):
     outbox: Annotated[tuple[OutboxEvent, ...], bounded_list(OUTBOX_LENGTH)] = ()
     """Audit events that wait to be written to the audit feed."""
     workloads_hash: Text | None = None
-    """A fingerprint of the plan's workloads as they were last rolled out."""
+    """A fingerprint of all that the plan makes for the tenant, as it was last rolled out, or is being."""
     decommissioned_at: Time | None = None
     """When everything was released; absent unless it is Decommissioned."""
 
