@@ -91,7 +91,7 @@ _EXIT_CODES: Final[Mapping[int, str]] = {
     0: "It was told to end (SIGTERM, SIGINT), and has.",
     1: "An error that nobody foresaw; the log has it.",
     2: "The command or a setting is wrong, a setting is missing, it cannot log in to a cluster, or the webhook's "
-    "certificate cannot be used. Standard error says which.",
+    "certificate cannot be used, or a port is taken. Standard error says which.",
 }
 
 _HEAD: Final = f"""\

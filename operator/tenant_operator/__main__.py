@@ -1,6 +1,7 @@
 """The command line: run the operator, print its version and its custom resource definitions."""
 
 import asyncio
+import errno
 from importlib.metadata import version as installed_version
 
 import typer
@@ -39,6 +40,14 @@ def run() -> None:
         raise typer.Exit(2) from None
     except CertificateError as error:
         typer.echo(str(error), err=True)
+        raise typer.Exit(2) from None
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        settings_of_ports = ", ".join(f"TENANT_OPERATOR_{name}_PORT" for name in ("HEALTH", "PAUSED", "WEBHOOK"))
+        typer.echo(
+            f"another program listens there: {error.strerror}; choose other ports: {settings_of_ports}", err=True
+        )
         raise typer.Exit(2) from None
 
 

@@ -1,16 +1,22 @@
 """An operator that cannot work says why and ends; it does not print a traceback."""
 
+import socket
 import subprocess
 
 import pytest
 
+from devcluster import Environment
+from devcluster.platform import operator_environment
 from tests.e2e.operator_process import PREFIX, RUN, environment_of
 
 WORKABLE = {"DATABASE_URL": "postgresql://admin:hunter2hunter2@127.0.0.1:1/postgres"}
 
 
 def _run(settings: dict[str, str], **more: str) -> subprocess.CompletedProcess[str]:
-    environment = environment_of({PREFIX + name: value for name, value in settings.items()}) | more
+    return _run_in(environment_of({PREFIX + name: value for name, value in settings.items()}) | more)
+
+
+def _run_in(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(RUN, env=environment, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603
 
 
@@ -40,3 +46,13 @@ def test_no_cluster_to_log_in_to() -> None:
     assert "cannot log in to a cluster" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert "hunter2" not in ended.stderr + ended.stdout
+
+
+def test_a_port_that_is_taken(platform: Environment) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = _run_in(environment_of(operator_environment(platform, health_port=port)))
+    assert ended.returncode == 2
+    assert f"('127.0.0.1', {port}): address already in use" in ended.stderr
+    assert "TENANT_OPERATOR_HEALTH_PORT" in ended.stderr
+    assert "Traceback" not in ended.stderr
