@@ -12,6 +12,7 @@ from typing import Any
 
 import psycopg
 
+from devcluster.audit import read_events
 from devcluster.cluster import Environment
 from devcluster.mailbox import read_mails
 from devcluster.platform import Operator, PlatformError, kubectl, read
@@ -71,9 +72,7 @@ class Inspection:
         self._tenant = tenant
         self._uid = str(tenant["metadata"]["uid"])
         self._status = tenant["status"]
-        told = operator.audit.read_text()
-        lines = told[: told.rfind("\n") + 1].splitlines()  # the last one may be half written
-        self._feed = [event for event in map(json.loads, lines) if event["tenant_id"] == self._uid]
+        self._feed = [event for event in read_events(operator.audit) if event["tenant_id"] == self._uid]
 
     def provisioned(self) -> Iterator[Finding]:
         """What holds of a tenant whose run completed."""

@@ -16,6 +16,7 @@ from tests.e2e.gated_operator import GATE
 from tests.e2e.operator_pod import OperatorPod, chart_values
 from tests.e2e.operator_process import RUN, OperatorProcess
 from tests.e2e.waiting import until
+from tests.e2e.webhook import refusal
 
 IMAGE = "registry.example:5000/tenant-operator:test"
 _POD = ("pods", f"--namespace={OPERATOR}", "--selector=app.kubernetes.io/component=operator")
@@ -152,17 +153,9 @@ def test_the_api_server_asks_the_pod(platform: Environment, tmp_path: Path) -> N
     pod = OperatorPod(platform, tmp_path, {}, cluster_source.image(), webhooks=True)
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": catalog.NAMESPACE}}
     installed.kubectl(platform, "apply", "--filename=-", stdin=json.dumps(namespace))
-    tenant = json.dumps(catalog.tenant("unasked", "no-such-plan"))
     pod.start()
     try:
-
-        def refusal() -> str:
-            try:
-                return installed.kubectl(platform, "create", "--dry-run=server", "--filename=-", stdin=tenant)
-            except installed.PlatformError as error:
-                return str(error)
-
-        until(lambda: "denied the request" in refusal(), "the webhook refuses", tell=refusal)
+        until(lambda: "denied the request" in refusal(platform), "the webhook refuses", tell=lambda: refusal(platform))
         assert pod.stop() == 0
         assert pod.stumbles() == []
     finally:

@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 
 from devcluster import Environment, platform
+from devcluster.audit import read_events
 from devcluster.mailbox import read_mails
 from tenant_operator.api.names import LABEL_TENANT_UID
 from tests.e2e import catalog
@@ -147,10 +148,7 @@ class World:
 
     def audit(self) -> list[Event]:
         """The whole audit feed."""
-        if not self.operator.audit.exists():
-            return []
-        told = self.operator.audit.read_text()
-        return [json.loads(line) for line in told[: told.rfind("\n") + 1].splitlines()]  # the last may be half written
+        return read_events(self.operator.audit)
 
 
 class TenantUnderTest:

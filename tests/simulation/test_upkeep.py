@@ -7,6 +7,7 @@ import pytest
 from tenant_operator.api.states import TenantState
 from tenant_operator.saga.errors import Rejected, Unavailable
 from tests.fakes.cluster import healthy, stuck
+from tests.simulation.test_crashes import crash_at, provision
 from tests.simulation.virtual_time import run
 from tests.simulation.world import (
     KEY,
@@ -18,6 +19,7 @@ from tests.simulation.world import (
     World,
     broken_promises,
     no_fault,
+    plan_of,
     survive,
 )
 
@@ -64,8 +66,7 @@ def test_a_changed_plan_rolls_out_in_place() -> None:
         assert world.tenant is not None
         runs = world.tenant.status.run
         newer = PLAN.spec.workloads[0].model_copy(update={"name": "auth2", "image": "registry.example/auth:2.0"})
-        spec = PLAN.spec.model_copy(update={"workloads": (newer,)})
-        world.catalog.plans["starter"] = PLAN.model_copy(update={"spec": spec})
+        world.catalog.plans["starter"] = plan_of(newer)
         life.queue.wake(KEY)
         assert await life.settle()
         await life.end()
@@ -117,8 +118,7 @@ def test_a_moved_port_moves_the_route_once_the_workloads_are_ready() -> None:
         life = await active(world)
         workload = PLAN.spec.workloads[0]
         moved = workload.model_copy(update={"ports": (workload.ports[0].model_copy(update={"container_port": 9191}),)})
-        spec = PLAN.spec.model_copy(update={"workloads": (moved,)})
-        world.catalog.plans["starter"] = PLAN.model_copy(update={"spec": spec})
+        world.catalog.plans["starter"] = plan_of(moved)
         life.queue.wake(KEY)
         assert await life.settle()
         await life.end()
@@ -136,9 +136,8 @@ def test_a_plan_edited_while_workloads_are_awaited_is_what_is_waited_for() -> No
         world.store.apply(TENANT)
         await asyncio.sleep(5)
         newer = PLAN.spec.workloads[0].model_copy(update={"image": "registry.example/auth:2.0"})
-        spec = PLAN.spec.model_copy(update={"workloads": (newer,)})
         world.cluster.rollout = healthy
-        world.catalog.plans["starter"] = PLAN.model_copy(update={"spec": spec})
+        world.catalog.plans["starter"] = plan_of(newer)
         assert await life.settle()
         await life.end()
         return world
@@ -224,9 +223,7 @@ def test_a_plan_that_the_api_server_refuses_leaves_the_tenant_serving_and_stalle
         life = await active(world)
         world.fault = refuses
         newer = PLAN.spec.workloads[0].model_copy(update={"image": "registry.example/auth:2.0"})
-        world.catalog.plans["starter"] = PLAN.model_copy(
-            update={"spec": PLAN.spec.model_copy(update={"workloads": (newer,)})}
-        )
+        world.catalog.plans["starter"] = plan_of(newer)
         life.queue.wake(KEY)
         assert not await life.settle(within=60)
         assert told(world) == {"Ready": ("True", "Active"), "Stalled": ("True", "UpkeepFailed")}
@@ -287,12 +284,6 @@ def test_what_keeps_a_tenant_from_following_is_forgotten_when_it_is_released() -
     assert broken_promises(world) == []
 
 
-async def provisioned(world: World) -> None:
-    """A tenant that serves; no life is left."""
-    world.store.apply(TENANT)
-    assert await survive(world)
-
-
 async def suspend(world: World) -> None:
     world.store.patch_spec(KEY, desiredState="Suspended")
 
@@ -306,8 +297,7 @@ async def resume(world: World) -> None:
 async def change_plan(world: World) -> None:
     aux = PLAN.spec.workloads[0].model_copy(update={"name": "aux"})
     auth = PLAN.spec.workloads[0].model_copy(update={"image": "registry.example/auth:2.0"})
-    spec = PLAN.spec.model_copy(update={"workloads": (auth, aux)})
-    world.catalog.plans["starter"] = PLAN.model_copy(update={"spec": spec})
+    world.catalog.plans["starter"] = plan_of(auth, aux)
 
 
 def take_back(world: World, desired: str) -> None:
@@ -329,16 +319,10 @@ def test_what_is_taken_back_after_a_crash_at_any_point_leaves_nothing_behind(nam
 
     async def tell(point: int | None) -> tuple[World, int]:
         world = World()
-        await provisioned(world)
+        await provision(world)
         await change(world)
-        first, passed = world.points, 0
-
-        def fault(when: str, operation: str, name: str) -> str | None:
-            nonlocal passed
-            passed += 1
-            return "crash" if passed - 1 == point else None
-
-        world.fault = fault
+        first = world.points
+        world.fault = no_fault if point is None else crash_at(point)
         life = Life(world)
         await life.settle()
         await life.end()
@@ -387,8 +371,7 @@ def renamed(world: World) -> None:
     """The plan's workload is another one, whose pods never get ready."""
     world.cluster.rollout = stuck()
     newer = PLAN.spec.workloads[0].model_copy(update={"name": "auth2"})
-    spec = PLAN.spec.model_copy(update={"workloads": (newer,)})
-    world.catalog.plans["starter"] = PLAN.model_copy(update={"spec": spec})
+    world.catalog.plans["starter"] = plan_of(newer)
 
 
 def test_drift_during_a_rollout_does_not_move_the_route_to_pods_that_are_not_ready() -> None:

@@ -5,27 +5,24 @@ import random
 
 import pytest
 
-from tenant_operator.api.plan import Plan, Workload
+from tenant_operator.api.plan import Plan
 from tenant_operator.saga.errors import Rejected, Unavailable
 from tests.fakes.cluster import healthy, stuck
+from tests.simulation.test_crashes import provision
 from tests.simulation.test_upkeep import images, told
 from tests.simulation.virtual_time import run
-from tests.simulation.world import KEY, PLAN, TENANT, Life, World, broken_promises, no_fault, survive
+from tests.simulation.world import KEY, PLAN, Life, World, broken_promises, no_fault, plan_of, survive
 
 HISTORIES = 200
 MOMENTS = 12
 
 
-def _plan(*workloads: Workload) -> Plan:
-    return PLAN.model_copy(update={"spec": PLAN.spec.model_copy(update={"workloads": workloads})})
-
-
 _AUTH = PLAN.spec.workloads[0]
 PLANS = (
     PLAN,
-    _plan(_AUTH.model_copy(update={"image": "registry.example/auth:2.0"})),
-    _plan(_AUTH.model_copy(update={"name": "auth2"})),
-    _plan(_AUTH, _AUTH.model_copy(update={"name": "aux", "ports": ()})),
+    plan_of(_AUTH.model_copy(update={"image": "registry.example/auth:2.0"})),
+    plan_of(_AUTH.model_copy(update={"name": "auth2"})),
+    plan_of(_AUTH, _AUTH.model_copy(update={"name": "aux", "ports": ()})),
 )
 
 
@@ -57,8 +54,7 @@ class _Trouble:
 async def _history(seed: int) -> tuple[World, Plan, str]:
     chance = random.Random(seed)
     world = World()
-    world.store.apply(TENANT)
-    assert await survive(world)
+    await provision(world)
     world.fault = trouble = _Trouble(world, chance)
     life = Life(world)
     plan = PLAN

@@ -10,7 +10,7 @@ from typing import Any
 
 from tenant_operator.api.names import ANNOTATION_ACTION, LABEL_TENANT_UID, ActivityName
 from tenant_operator.api.organization import Organization
-from tenant_operator.api.plan import Plan
+from tenant_operator.api.plan import Plan, Workload
 from tenant_operator.api.states import TenantState
 from tenant_operator.api.tenant import OutboxEvent, Tenant
 from tenant_operator.provisioning.activity import Activity, Ports
@@ -23,6 +23,7 @@ from tenant_operator.provisioning.plan import provisioning_plan
 from tenant_operator.provisioning.ports import ObjectRef, TenantKey
 from tenant_operator.provisioning.reconciler import Reconciler
 from tenant_operator.provisioning.schema import load_migrations
+from tenant_operator.provisioning.standing import SERVING
 from tenant_operator.provisioning.tenant_saga import TenantSaga
 from tenant_operator.provisioning.upkeep import Upkeep
 from tenant_operator.saga.evolve import Worker
@@ -74,6 +75,12 @@ PLAN = Plan.model_validate(
         },
     }
 )
+
+
+def plan_of(*workloads: Workload) -> Plan:
+    """The same plan with other workloads."""
+    return PLAN.model_copy(update={"spec": PLAN.spec.model_copy(update={"workloads": workloads})})
+
 
 MIGRATIONS = load_migrations()
 
@@ -145,7 +152,7 @@ class World:
         if tenant is None:
             self.violations.append(f"{operation} {name} without a record")
             return
-        if tenant.status.state in (TenantState.ACTIVE, TenantState.SUSPENDED) and operation in ("apply", "delete"):
+        if tenant.status.state in SERVING and operation in ("apply", "delete"):
             return  # the upkeep of a serving tenant: its spec and its plan are the intent
         saga = decode(tenant.status)
         busy = [row for row in saga.timeline if row.state in (RowState.RUNNING, RowState.COMPENSATING)]
@@ -311,7 +318,7 @@ def broken_promises(world: World) -> list[str]:
     if tenant is not None and tenant.status.outbox:
         broken.append("events are left in the outbox")
     was_reset = tenant is not None and tenant.status.run is None and tenant.status.attempt > 0
-    serving = state in (TenantState.ACTIVE, TenantState.SUSPENDED)
+    serving = state in SERVING
     if state in (TenantState.PROVISIONING, TenantState.DECOMMISSIONING):
         broken.append(f"left in {state}")
     if was_reset and not (tenant and tenant.status.allocations):

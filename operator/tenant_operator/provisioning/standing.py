@@ -4,6 +4,7 @@ keeps it from being as it should be."""
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import Final
 
 from tenant_operator.api.conditions import ConditionType, Reason, find_condition
 from tenant_operator.api.plan import Plan
@@ -12,6 +13,9 @@ from tenant_operator.api.tenant import TenantStatus
 from tenant_operator.provisioning import manifests, route
 from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.options import Options
+
+SERVING: Final = (TenantState.ACTIVE, TenantState.SUSPENDED)
+"""The states of a tenant that is complete, its route open or closed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from tenant_operator.provisioning.journal import encode
 from tenant_operator.provisioning.lifecycle import state_of, structural_cause
 from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.notices import structural_advice
-from tenant_operator.provisioning.standing import Standing
+from tenant_operator.provisioning.standing import SERVING, Standing
 from tenant_operator.saga.activity import Step
 from tenant_operator.saga.decide import is_stalled
 from tenant_operator.saga.model import Direction, Kind, Outcome, Row, RowState, Saga
@@ -33,8 +33,6 @@ _NEXT_AFTER_FAILURE = (
 )
 
 _UNDER_WAY = (Reason.IN_PROGRESS, Reason.RETRYING, Reason.ROLLING_BACK)
-
-_SERVING = (TenantState.ACTIVE, TenantState.SUSPENDED)
 
 _Verdict = tuple[ConditionType, Reason, str]
 """Reconciling or Stalled, and why."""
@@ -140,7 +138,7 @@ def _readiness(
     Ready is True in Active only. A tenant that was asked to be Suspended or Decommissioned, and is, has no Ready:
     to clients, False would mean that it is on its way to something else.
     """
-    if state in _SERVING:
+    if state in SERVING:
         return _serving(tenant.spec.desired_state, names, state, standing)
     if state.value == tenant.spec.desired_state.value:
         return [ConditionType.READY, *_underway(None)]

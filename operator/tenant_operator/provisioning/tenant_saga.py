@@ -171,7 +171,7 @@ class TenantSaga:
                     suspended = acted_on.spec.desired_state is DesiredState.SUSPENDED
                     standing = replace(standing, suspended=suspended)
                 case RunStarted():
-                    standing = replace(standing, suspended=False, switching=False, rolling_out="", trouble=None)
+                    standing = Standing(workloads_hash=standing.workloads_hash)
                 case CompensationStarted(activity=ActivityName.DEPLOY_WORKLOADS):
                     standing = replace(standing, workloads_hash=None)
                 case _:

@@ -17,7 +17,7 @@ from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.notices import Happening
 from tenant_operator.provisioning.objects import apply_all, delete_all, ref_of
 from tenant_operator.provisioning.ports import Clock, Manifest, ObjectRef, TenantKey
-from tenant_operator.provisioning.standing import Standing, Trouble, contents_hash, standing_of
+from tenant_operator.provisioning.standing import SERVING, Standing, Trouble, contents_hash, standing_of
 from tenant_operator.provisioning.tenant_saga import TenantSaga
 from tenant_operator.saga.activity import NotYet
 from tenant_operator.saga.errors import ActivityError, Rejected
@@ -27,7 +27,6 @@ _FIRST_PAUSE: Final = 5.0
 _LONGEST_PAUSE: Final = 300.0
 _ROLLOUT_RECHECK: Final = 5.0
 _NEWS: Final = timedelta(seconds=5)
-_SERVING: Final = (TenantState.ACTIVE, TenantState.SUSPENDED)
 
 
 class Upkeep:
@@ -67,7 +66,7 @@ class Upkeep:
         """
         key = key_of(tenant)
         released = tenant.spec.desired_state is DesiredState.DECOMMISSIONED
-        if tenant.status.state not in _SERVING or released or tenant.metadata.deletion_timestamp is not None:
+        if tenant.status.state not in SERVING or released or tenant.metadata.deletion_timestamp is not None:
             self.forget(key)
             return tenant, None
         try:
@@ -159,7 +158,7 @@ class Upkeep:
             tenant = await self._host.write_standing(tenant, standing, happening)
         self._drifted.discard(key)
         try:
-            await self._apply(ctx, ctx.plan, with_route=await self._may_route(ctx, standing, drifted=drifted))
+            await self._apply(ctx, ctx.plan, with_route=await self._may_route(ctx, ctx.plan, standing, drifted=drifted))
         except BaseException:
             if drifted:
                 self._drifted.add(key)
@@ -176,25 +175,23 @@ class Upkeep:
         contents = manifests.workloads(ctx.names, plan)
         await apply_all(ctx.ports.cluster, [*contents, *(self._route(ctx, plan) if with_route else ())])
 
-    async def _may_route(self, ctx: Context, standing: Standing, *, drifted: bool) -> bool:
+    async def _may_route(self, ctx: Context, plan: Plan, standing: Standing, *, drifted: bool) -> bool:
         """An open route moves to what the plan says when the rollout is complete. One that was changed by another hand
         meanwhile is put right if somebody answers there."""
         if standing.suspended or not standing.rolling_out:
             return True
-        return drifted and await self._takes_traffic(ctx)
+        return drifted and await self._takes_traffic(ctx, plan)
 
     async def _may_open(self, ctx: Context, standing: Standing) -> bool:
         """Where nobody answers yet because a changed plan is on its way, opening waits for it."""
-        if ctx.plan is None or await self._takes_traffic(ctx):
+        if ctx.plan is None or await self._takes_traffic(ctx, ctx.plan):
             return True
         digest = self._hash(key_of(ctx.tenant), ctx, ctx.plan)
         return digest == standing.workloads_hash and not standing.rolling_out
 
-    async def _takes_traffic(self, ctx: Context) -> bool:
+    async def _takes_traffic(self, ctx: Context, plan: Plan) -> bool:
         """Whether the workload that the plan sends the traffic to has a pod that can take it."""
-        if ctx.plan is None:
-            return False
-        name = ctx.plan.spec.routed_workload.name
+        name = plan.spec.routed_workload.name
         found = await ctx.ports.cluster.get(ObjectRef("apps/v1", "Deployment", name, ctx.names.namespace))
         return found is not None and bool(found.get("status", {}).get("availableReplicas"))
 

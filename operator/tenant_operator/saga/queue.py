@@ -106,15 +106,13 @@ class WorkQueue(Generic[K]):
         try:
             again = await self._reconcile(key, attention)
             self._failures.pop(key, None)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            again = self._failed(key, attention)  # something within was cancelled, not this
-        except ActivityError as error:
+            again = self._failed(key, attention, error)  # something within was cancelled, not this
+        except Exception as error:
             again = self._failed(key, attention, error)
-        except Exception:
-            again = self._failed(key, attention)
         finally:
             del self._running[key]
         if attention.is_set():
@@ -123,12 +121,12 @@ class WorkQueue(Generic[K]):
             self.wake_after(key, again)
         self._fill()
 
-    def _failed(self, key: K, attention: asyncio.Event, expected: ActivityError | None = None) -> float:
+    def _failed(self, key: K, attention: asyncio.Event, error: BaseException) -> float:
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         pause: float = min(_FIRST_PAUSE * 2 ** min(failures - 1, 10), _LONGEST_PAUSE)
         attention.clear()
-        if expected is not None:  # the other side's trouble, an API server that is away for instance: no traceback
-            _log.warning("reconcile of %s failed: %s; trying again in %g s", key, expected.message, pause)
+        if isinstance(error, ActivityError):  # the other side's, such as an API server that is away: no traceback
+            _log.warning("reconcile of %s failed: %s; trying again in %g s", key, error.message, pause)
         else:
             _log.exception("reconcile of %s failed; trying again in %g s", key, pause)
         return pause
