@@ -45,7 +45,7 @@ down: install ## Stop what `make up` started, and remove its data
 .PHONY: test
 test: test-fast ## Run all tests
 	$(BIN)/pytest $(PARALLEL) tests/contract $(ARGS)
-	$(BIN)/pytest $(PARALLEL) tests/e2e $(ARGS)
+	$(BIN)/pytest $(PARALLEL) tests/e2e tests/attacks $(ARGS)
 
 .PHONY: test-fast
 test-fast: install ## Run the tests that need no cluster

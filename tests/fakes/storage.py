@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
 
-from tenant_operator.provisioning.ports import Endpoint, Migration
+from tenant_operator.provisioning.ports import Endpoint, Migration, StoredItem
 from tenant_operator.saga.errors import OwnershipConflict, Rejected
 from tests.fakes.hooks import Hook, nothing_happens
 
@@ -93,6 +93,19 @@ class FakeStorage:
     def place_role(self, name: str, *, tag: str | None) -> None:
         """A role as somebody else left it."""
         self._roles[name] = FakeRole(tag, "somebody else's")
+
+    async def prepare(self) -> Sequence[str]:
+        return []
+
+    async def inventory(self) -> Sequence[StoredItem]:
+        roles = [StoredItem("PostgresRole", name, role.tag) for name, role in self._roles.items() if role.tag]
+        owners = {item.name: item.tag for item in roles}
+        databases = [
+            StoredItem("PostgresDatabase", name, owners[found.owner])
+            for name, found in self._databases.items()
+            if found.owner in owners
+        ]
+        return [*roles, *databases]
 
     async def ensure_database(self, name: str, *, owner: str, password: str, connection_limit: int, tag: str) -> None:
         _check(name, owner)

@@ -15,7 +15,7 @@ from tenant_operator.adapters.postgres_connections import (
     row,
 )
 from tenant_operator.api.names import LABEL_TENANT_UID
-from tenant_operator.provisioning.ports import Endpoint, Migration
+from tenant_operator.provisioning.ports import Endpoint, Migration, StoredItem
 from tenant_operator.saga.errors import OwnershipConflict, Rejected
 
 _IDENTIFIER_BYTES = 63
@@ -62,6 +62,35 @@ class PostgresStorage:
     async def close(self) -> None:
         """Close idle connections."""
         await self._connections.close()
+
+    async def prepare(self) -> Sequence[str]:
+        """See `ports.Storage`."""
+        async with self._connections.operation("prepare") as admin:
+            rights = await row(
+                admin,
+                "SELECT rolsuper, rolcreatedb, rolcreaterole FROM pg_catalog.pg_roles WHERE rolname = current_user",
+                [],
+            )
+        superuser, databases, roles = rights or (False, False, False)
+        if not superuser and not (databases and roles):
+            raise Rejected("the administrator in DATABASE_URL needs CREATEDB and CREATEROLE, or to be a superuser")
+        return []
+
+    async def inventory(self) -> Sequence[StoredItem]:
+        """See `ports.Storage`. A database is its owner's; a role's tag is its comment, which no tenant can write."""
+        prefix = f"{LABEL_TENANT_UID}="
+        async with self._connections.operation("inventory") as admin:
+            cursor = await admin.execute(
+                "SELECT 'PostgresRole', rolname::text, pg_catalog.shobj_description(oid, 'pg_authid')"
+                " FROM pg_catalog.pg_roles"
+                " WHERE pg_catalog.starts_with(pg_catalog.shobj_description(oid, 'pg_authid'), %(prefix)s)"
+                " UNION ALL SELECT 'PostgresDatabase', datname::text, pg_catalog.shobj_description(datdba, 'pg_authid')"
+                " FROM pg_catalog.pg_database"
+                " WHERE pg_catalog.starts_with(pg_catalog.shobj_description(datdba, 'pg_authid'), %(prefix)s)",
+                {"prefix": prefix},
+            )
+            found = await cursor.fetchall()
+        return [StoredItem(kind, name, comment.removeprefix(prefix)) for kind, name, comment in found]
 
     async def ensure_database(self, name: str, *, owner: str, password: str, connection_limit: int, tag: str) -> None:
         """See `ports.Storage`."""

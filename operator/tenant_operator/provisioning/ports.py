@@ -82,8 +82,26 @@ class Endpoint:
     port: int
 
 
+@dataclass(frozen=True, slots=True)
+class StoredItem:
+    """A database or a login role that was made for a tenant: `kind` as in the ledger (`PostgresDatabase`,
+    `PostgresRole`), `tag` is the tenant's UID."""
+
+    kind: str
+    name: str
+    tag: str
+
+
 class Storage(Protocol):
     """The platform's PostgreSQL. Passwords are parameters only; they appear in no message."""
+
+    async def prepare(self) -> Sequence[str]:
+        """Find out whether the server can be used, and make it ready. Returns what still lets tenants' roles in where
+        they do not belong: one sentence each, with the command that ends it. Unavailable if the server does not answer
+        or refuses the login; Rejected, naming what is missing, if the administrator may not do what is needed."""
+
+    async def inventory(self) -> Sequence[StoredItem]:
+        """Every database and every role on the server that was made for a tenant."""
 
     @property
     def endpoint(self) -> Endpoint:
