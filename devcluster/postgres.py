@@ -7,8 +7,10 @@ import os
 import secrets
 import signal
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import psycopg
 
@@ -52,8 +54,16 @@ def _user() -> str | None:
     return "nobody" if os.geteuid() == 0 else None
 
 
-def start(children: Children, state: Path, port: int) -> Postgres:
-    """Create the database cluster if it is not there yet, start it, and wait until it answers a query."""
+def start(
+    children: Children,
+    state: Path,
+    port: int,
+    folder: Path | None = None,
+    more: Mapping[str, str] = MappingProxyType({}),
+) -> Postgres:
+    """Create the database cluster if it is not there yet, start it, and wait until it answers a query. `folder` holds
+    the programs, if not those of the Python package; `more` are settings of the server."""
+    folder = folder or programs()
     data = state / "postgres"
     password_file = state / "postgres-password"
     if not password_file.exists():
@@ -61,11 +71,11 @@ def start(children: Children, state: Path, port: int) -> Postgres:
         password_file.write_text(secrets.token_urlsafe(18))
     database = Postgres(port, password_file.read_text())
     if not (data / "PG_VERSION").exists():
-        _create(data, password_file, state / "logs" / "initdb.log")
-    settings = [argument for item in _SETTINGS.items() for argument in ("-c", "=".join(item))]
+        _create(folder, data, password_file, state / "logs" / "initdb.log")
+    settings = [argument for item in {**_SETTINGS, **more}.items() for argument in ("-c", "=".join(item))]
     children.spawn(
         "postgres",
-        [str(programs() / "postgres"), "-D", str(data), "-p", str(port), *settings],
+        [str(folder / "postgres"), "-D", str(data), "-p", str(port), *settings],
         user=_user(),
         stop_signal=signal.SIGINT,  # "fast": does not wait for clients to leave, but writes down what it has
         grace_seconds=30.0,
@@ -75,9 +85,9 @@ def start(children: Children, state: Path, port: int) -> Postgres:
     return database
 
 
-def _create(data: Path, password_file: Path, log: Path) -> None:
+def _create(folder: Path, data: Path, password_file: Path, log: Path) -> None:
     command = [
-        str(programs() / "initdb"),
+        str(folder / "initdb"),
         *("--pgdata", str(data), "--username=postgres", "--encoding=UTF8", "--locale=C", "--no-sync"),
         *("--auth=scram-sha-256", f"--pwfile={password_file}", "--no-instructions"),
     ]

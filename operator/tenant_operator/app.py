@@ -43,7 +43,7 @@ from tenant_operator.provisioning.known import KnownTenants, key_of
 from tenant_operator.provisioning.plan import provisioning_plan
 from tenant_operator.provisioning.platform_reconciler import PlatformReconciler, PlatformStore
 from tenant_operator.provisioning.platform_watch import PlatformWatch
-from tenant_operator.provisioning.ports import Endpoint, Mailer, TenantKey
+from tenant_operator.provisioning.ports import Mailer, TenantKey
 from tenant_operator.provisioning.reconciler import Reconciler
 from tenant_operator.provisioning.schema import load_migrations
 from tenant_operator.provisioning.tenant_saga import TenantSaga
@@ -281,7 +281,10 @@ async def serve(settings: Settings) -> None:
         stack.push_async_callback(notifier.close)
         storage = PostgresStorage(
             settings.database_url.get_secret_value(),
-            advertised=_advertised(settings),
+            maintenance=settings.database_maintenance,
+            close_others=settings.database_others == "close",
+            advertised_host=settings.database_host,
+            advertised_port=settings.database_port,
             connections=settings.database_connections,
         )
         stack.push_async_callback(storage.close)
@@ -322,12 +325,6 @@ def _end_on_signals(told_to_end: asyncio.Event) -> None:
     """As the first process of a container it has no default: without a handler a SIGTERM would be lost."""
     for signal in (SIGTERM, SIGINT):
         asyncio.get_running_loop().add_signal_handler(signal, told_to_end.set)
-
-
-def _advertised(settings: Settings) -> Endpoint | None:
-    if settings.database_host is None:
-        return None
-    return Endpoint(settings.database_host, settings.database_port or 5432)
 
 
 async def _webhooks(

@@ -41,6 +41,11 @@ class Settings(BaseSettings):
     """Host at which the tenants' workloads reach that PostgreSQL, if it is not the one in DATABASE_URL."""
     database_port: PositiveInt | None = None
     """Port at which the tenants' workloads reach that PostgreSQL, if it is not the one in DATABASE_URL."""
+    database_maintenance: str = Field(default="tenant_operator", pattern=r"^[a-z_][a-z0-9_]{0,62}$")
+    """Database that the operator works in, made if it is not there; no tenant's role can connect to it."""
+    database_others: Literal["close", "report"] = "close"
+    """What happens to the other databases of the server, which tenants' roles could connect to: CONNECT is taken from
+    PUBLIC, and given by name to the roles that can log in now; or it is only told. So is what cannot be closed."""
     database_connections: PositiveInt = 10
     """How many administrative operations run on PostgreSQL at once."""
 

@@ -19,10 +19,10 @@ COMMENT = "intelliauth.io/tenant-uid="
 
 @dataclass(frozen=True)
 class Description:
-    """A database as seen from outside; `tag` is None if it has none."""
+    """A database as seen from outside; `comment` is None if it has none."""
 
     owner: str
-    tag: str | None
+    comment: str | None
     connection_limit: int
 
 
@@ -39,14 +39,17 @@ class World(Protocol):
     async def schemas(self, database: str) -> set[str]: ...
     async def applied(self, database: str) -> list[str]: ...
     async def admits(self, database: str, role: str, password: str) -> bool: ...
-    async def untag(self, database: str) -> None:
+    async def leave_unfinished(self, database: str) -> None:
         """Leave the database as a crash right after its creation would."""
 
-    async def place_database(self, name: str, *, tag: str | None) -> None:
+    async def place_database(self, name: str, *, comment: str | None) -> None:
         """A database that somebody else has made."""
 
     async def place_role(self, name: str, *, tag: str | None) -> None:
         """A role that somebody else has made."""
+
+    async def give_away(self, database: str) -> None:
+        """Make the database somebody else's."""
 
 
 def _prefix() -> str:
@@ -62,7 +65,7 @@ class FakeWorld:
 
     async def databases(self) -> dict[str, Description]:
         return {
-            name: Description(found.owner, found.tag, found.connection_limit)
+            name: Description(found.owner, found.comment, found.connection_limit)
             for name, found in self.storage.databases.items()
         }
 
@@ -78,22 +81,26 @@ class FakeWorld:
     async def admits(self, database: str, role: str, password: str) -> bool:
         return self.storage.admits(database, role, password)
 
-    async def untag(self, database: str) -> None:
-        self.storage.place_database(database, owner=self.storage.databases[database].owner, tag=None)
+    async def leave_unfinished(self, database: str) -> None:
+        self.storage.place_database(database, owner=self.storage.databases[database].owner)
 
-    async def place_database(self, name: str, *, tag: str | None) -> None:
-        self.storage.place_database(name, owner="somebody", tag=tag)
+    async def place_database(self, name: str, *, comment: str | None) -> None:
+        self.storage.place_database(name, owner="somebody", comment=comment)
 
     async def place_role(self, name: str, *, tag: str | None) -> None:
         self.storage.place_role(name, tag=tag)
 
+    async def give_away(self, database: str) -> None:
+        self.storage.place_database(database, owner="somebody")
+
 
 @dataclass
 class PostgresWorld:
-    """A real server; `dsn` is its superuser's, `administrator` the operator's."""
+    """A real server; `dsn` is its superuser's, `administrator` the operator's, who works in `maintenance`."""
 
     dsn: str
     administrator: str
+    maintenance: str
     prefix: str
     storage: PostgresStorage
 
@@ -140,7 +147,7 @@ class PostgresWorld:
 
     async def applied(self, database: str) -> list[str]:
         rows = await self.query(
-            "SELECT version FROM public.schema_migrations ORDER BY applied_at, version", database=database
+            "SELECT version FROM identity.schema_migrations ORDER BY applied_at, version", database=database
         )
         return [version for (version,) in rows]
 
@@ -151,17 +158,21 @@ class PostgresWorld:
             return False
         return True
 
-    async def untag(self, database: str) -> None:
+    async def leave_unfinished(self, database: str) -> None:
         await self.command("COMMENT ON DATABASE {} IS NULL", database)
         await self.command("ALTER DATABASE {} CONNECTION LIMIT 0", database)
 
-    async def place_database(self, name: str, *, tag: str | None) -> None:
+    async def place_database(self, name: str, *, comment: str | None) -> None:
         await self.command("CREATE DATABASE {} TEMPLATE template0", name)
-        await self.command("COMMENT ON DATABASE {} IS {tag}", name, tag=None if tag is None else COMMENT + tag)
+        text = None if comment is None else COMMENT + comment
+        await self.command("COMMENT ON DATABASE {} IS {text}", name, text=text)
 
     async def place_role(self, name: str, *, tag: str | None) -> None:
         await self.command("CREATE ROLE {} LOGIN", name)
         await self.command("COMMENT ON ROLE {} IS {tag}", name, tag=None if tag is None else COMMENT + tag)
+
+    async def give_away(self, database: str) -> None:
+        await self.command("ALTER DATABASE {} OWNER TO CURRENT_USER", database)
 
 
 @asynccontextmanager
@@ -171,13 +182,16 @@ async def postgres_world(dsn: str, *, superuser: bool) -> AsyncIterator[Postgres
     prefix = _prefix()
     admin, password = f"admin_{prefix}", uuid4().hex
     administrator = dsn if superuser else make_conninfo(dsn, user=admin, password=password)
-    world = PostgresWorld(dsn, administrator, prefix, PostgresStorage(administrator))
+    maintenance = f"ops_{prefix}"
+    storage = PostgresStorage(administrator, maintenance=maintenance)
+    world = PostgresWorld(dsn, administrator, maintenance, prefix, storage)
     if not superuser:
         await world.command("CREATE ROLE {} LOGIN CREATEDB CREATEROLE PASSWORD {password}", admin, password=password)
     try:
         yield world
     finally:
         await world.storage.close()
+        await world.command("DROP DATABASE IF EXISTS {} WITH (FORCE)", maintenance)
         for database in await world.databases():
             await world.command("DROP DATABASE {} WITH (FORCE)", database)
         for role in await world.roles():

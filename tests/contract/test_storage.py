@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tenant_operator.provisioning.ports import Migration
+from tenant_operator.provisioning.ports import Migration, StoredItem
 from tenant_operator.provisioning.schema import load_migrations
-from tenant_operator.saga.errors import OwnershipConflict, Rejected
+from tenant_operator.saga.errors import OwnershipConflict, Rejected, Unavailable
 from tests.contract.postgres_fixture import postgres_dsn  # noqa: F401 (a fixture)
 from tests.contract.storage_world import FakeWorld, World, postgres_world
 
@@ -41,17 +41,31 @@ async def make_database(world: World, name: str, *, password: str = FIRST, limit
 
 
 async def make_schema(world: World, name: str, *, password: str = IDENTITY, tag: str = TAG) -> None:
-    await world.storage.ensure_schema(name, schema="identity", role=f"{name}_id", password=password, tag=tag)
+    await world.storage.ensure_schema(
+        name, schema="identity", role=f"{name}_id", password=password, connection_limit=7, tag=tag
+    )
 
 
-async def migrate(world: World, name: str, *migrations: Migration) -> list[str]:
-    return await world.storage.migrate(name, migrations, schema="identity", owner=f"{name}_id")
+async def migrate(
+    world: World, name: str, *migrations: Migration, password: str = IDENTITY, tag: str = TAG
+) -> list[str]:
+    return await world.storage.migrate(
+        name, migrations, schema="identity", role=f"{name}_id", password=password, tag=tag
+    )
+
+
+async def release(world: World, name: str, *, tag: str = TAG) -> list[str]:
+    """As a rollback does it: the identity store first."""
+    return [
+        *await world.storage.release(name, role=f"{name}_id", tag=tag),
+        *await world.storage.release(name, role=name, tag=tag),
+    ]
 
 
 async def test_a_database_belongs_to_a_role_that_can_log_in(world: World) -> None:
     await make_database(world, world.prefix)
     found = (await world.databases())[world.prefix]
-    assert (found.owner, found.tag, found.connection_limit) == (world.prefix, TAG, 7)
+    assert (found.owner, found.comment, found.connection_limit) == (world.prefix, TAG, 7)
     assert await world.admits(world.prefix, world.prefix, "first")
     assert not await world.admits(world.prefix, world.prefix, "wrong")
 
@@ -82,18 +96,21 @@ async def test_many_tenants_at_once(world: World) -> None:
     assert await world.roles() == names | {f"{name}_id" for name in names}
 
 
-async def test_a_database_that_a_crash_left_without_its_tag_is_adopted(world: World) -> None:
+async def test_a_database_that_a_crash_left_unfinished_is_adopted(world: World) -> None:
     await make_database(world, world.prefix)
-    await world.untag(world.prefix)
+    await world.leave_unfinished(world.prefix)
     await make_database(world, world.prefix)
     found = (await world.databases())[world.prefix]
-    assert (found.tag, found.connection_limit) == (TAG, 7)
+    assert (found.comment, found.connection_limit) == (TAG, 7)
 
 
-async def test_a_database_that_a_crash_left_without_its_tag_is_dropped(world: World) -> None:
+async def test_a_database_that_a_crash_left_unfinished_is_dropped(world: World) -> None:
     await make_database(world, world.prefix)
-    await world.untag(world.prefix)
-    await world.storage.drop_database(world.prefix, owner=world.prefix, tag=TAG)
+    await world.leave_unfinished(world.prefix)
+    assert await world.storage.release(world.prefix, role=world.prefix, tag=TAG) == [
+        f"database {world.prefix}",
+        f"role {world.prefix}",
+    ]
     assert not await world.databases()
     assert not await world.roles()
 
@@ -106,20 +123,23 @@ async def test_another_tenants_database_stays_untouched(world: World) -> None:
     with pytest.raises(OwnershipConflict, match=world.prefix):
         await make_schema(world, world.prefix)
     with pytest.raises(OwnershipConflict, match=world.prefix):
-        await world.storage.drop_database(world.prefix, owner=world.prefix, tag=TAG)
+        await migrate(world, world.prefix, CREATE_A)
+    with pytest.raises(OwnershipConflict, match=world.prefix):
+        await world.storage.release(world.prefix, role=world.prefix, tag=TAG)
     assert await world.databases() == before
     assert await world.roles() == {world.prefix}
     assert await world.admits(world.prefix, world.prefix, "first")
 
 
-@pytest.mark.parametrize("tag", [None, OTHER])
-async def test_a_strangers_database_is_neither_adopted_nor_dropped(world: World, tag: str | None) -> None:
-    await world.place_database(world.prefix, tag=tag)
+@pytest.mark.parametrize("comment", [None, OTHER, TAG])
+async def test_a_strangers_database_is_neither_adopted_nor_dropped(world: World, comment: str | None) -> None:
+    await world.place_database(world.prefix, comment=comment)
     before = await world.databases()
     with pytest.raises(OwnershipConflict, match="database"):
         await make_database(world, world.prefix)
-    with pytest.raises(OwnershipConflict, match="database"):
-        await world.storage.drop_database(world.prefix, owner=world.prefix, tag=TAG)
+    # What bears the tenant's mark and is not its own any more is for a person to judge.
+    with pytest.raises(Rejected, match="belongs to role" if comment == TAG else "does not belong to this tenant"):
+        await world.storage.release(world.prefix, role=world.prefix, tag=TAG)
     assert await world.databases() == before
     assert not await world.roles()
 
@@ -130,15 +150,15 @@ async def test_a_strangers_role_is_neither_adopted_nor_dropped(world: World, tag
     await world.place_role(f"{world.prefix}_x_id", tag=tag)
     with pytest.raises(OwnershipConflict, match="role"):
         await make_database(world, world.prefix)
-    with pytest.raises(OwnershipConflict, match="role"):
-        await world.storage.drop_database(world.prefix, owner=world.prefix, tag=TAG)
     await make_database(world, f"{world.prefix}_x")
     with pytest.raises(OwnershipConflict, match="role"):
         await make_schema(world, f"{world.prefix}_x")
-    with pytest.raises(OwnershipConflict, match="role"):
-        await world.storage.drop_schema(f"{world.prefix}_x", schema="identity", role=f"{world.prefix}_x_id", tag=TAG)
-    assert await world.roles() == {world.prefix, f"{world.prefix}_x", f"{world.prefix}_x_id"}
-    assert set(await world.databases()) == {f"{world.prefix}_x"}
+    says = "its mark is gone" if tag is None else "does not belong to this tenant"
+    with pytest.raises(Rejected, match=says):
+        await world.storage.release(world.prefix, role=world.prefix, tag=TAG)
+    with pytest.raises(Rejected, match=says):
+        await world.storage.release(f"{world.prefix}_x", role=f"{world.prefix}_x_id", tag=TAG)
+    assert {world.prefix, f"{world.prefix}_x_id"} <= await world.roles()
 
 
 async def test_roles_connect_to_their_own_database_only(world: World) -> None:
@@ -158,43 +178,57 @@ async def test_a_schema_needs_its_database(world: World) -> None:
     assert not await world.roles()
 
 
-async def test_dropping_leaves_nothing_and_can_be_repeated(world: World) -> None:
-    await make_database(world, world.prefix)
-    await make_schema(world, world.prefix)
-    await migrate(world, world.prefix, CREATE_A)
-    for _ in range(2):
-        await world.storage.drop_schema(world.prefix, schema="identity", role=f"{world.prefix}_id", tag=TAG)
-        assert await world.schemas(world.prefix) == set()
-        assert await world.roles() == {world.prefix}
-    for _ in range(2):
-        await world.storage.drop_database(world.prefix, owner=world.prefix, tag=TAG)
-        assert not await world.databases()
-        assert not await world.roles()
-
-
-async def test_dropping_what_never_was_is_success(world: World) -> None:
-    await world.storage.drop_schema(world.prefix, schema="identity", role=f"{world.prefix}_id", tag=TAG)
-    await world.storage.drop_database(world.prefix, owner=world.prefix, tag=TAG)
-
-
-async def test_a_schema_whose_database_is_gone_leaves_no_role_behind(world: World) -> None:
-    await make_database(world, world.prefix)
-    await make_schema(world, world.prefix)
-    await world.storage.drop_database(world.prefix, owner=world.prefix, tag=TAG)
-    assert await world.roles() == {f"{world.prefix}_id"}
-    await world.storage.drop_schema(world.prefix, schema="identity", role=f"{world.prefix}_id", tag=TAG)
+async def test_releasing_leaves_nothing_and_can_be_repeated(world: World) -> None:
+    name, identity = world.prefix, f"{world.prefix}_id"
+    await make_database(world, name)
+    await make_schema(world, name)
+    await migrate(world, name, CREATE_A)
+    assert await world.storage.release(name, role=identity, tag=TAG) == [f"database {name}", f"role {identity}"]
+    assert not await world.databases()
+    assert await world.roles() == {name}
+    assert await world.storage.release(name, role=identity, tag=TAG) == []
+    assert await world.storage.release(name, role=name, tag=TAG) == [f"role {name}"]
+    assert await world.storage.release(name, role=name, tag=TAG) == []
     assert not await world.roles()
 
 
-async def test_a_dropped_database_can_be_made_again(world: World) -> None:
+async def test_releasing_what_never_was_is_success(world: World) -> None:
+    assert await release(world, world.prefix) == []
+
+
+async def test_a_database_that_was_given_away_is_left_to_a_person(world: World) -> None:
+    await make_database(world, world.prefix)
+    await world.give_away(world.prefix)
+    with pytest.raises(Rejected, match=f'database "{world.prefix}" belongs to role'):
+        await world.storage.release(world.prefix, role=world.prefix, tag=TAG)
+    assert set(await world.databases()) == await world.roles() == {world.prefix}
+
+
+async def test_the_inventory_is_what_was_made_for_tenants(world: World) -> None:
+    mine, other = f"{world.prefix}_1", f"{world.prefix}_2"
+    await make_database(world, mine)
+    await make_schema(world, mine)
+    await make_database(world, other, tag=OTHER)
+    await world.place_database(f"{world.prefix}_3", comment=TAG)
+    await world.place_role(f"{world.prefix}_4", tag=None)
+    found = [item for item in await world.storage.inventory() if item.name.startswith(world.prefix)]
+    assert sorted(found, key=lambda item: (item.kind, item.name)) == [
+        StoredItem("PostgresDatabase", mine, TAG),
+        StoredItem("PostgresDatabase", other, OTHER),
+        StoredItem("PostgresRole", mine, TAG),
+        StoredItem("PostgresRole", f"{mine}_id", TAG),
+        StoredItem("PostgresRole", other, OTHER),
+    ]
+
+
+async def test_a_released_database_can_be_made_again(world: World) -> None:
     await make_database(world, world.prefix)
     await make_schema(world, world.prefix)
     await migrate(world, world.prefix, CREATE_A)
-    await world.storage.drop_schema(world.prefix, schema="identity", role=f"{world.prefix}_id", tag=TAG)
-    await world.storage.drop_database(world.prefix, owner=world.prefix, tag=TAG)
+    await release(world, world.prefix)
     await make_database(world, world.prefix, tag=OTHER)
     await make_schema(world, world.prefix, tag=OTHER)
-    assert await migrate(world, world.prefix, CREATE_A) == ["0001_a.sql"]
+    assert await migrate(world, world.prefix, CREATE_A, tag=OTHER) == ["0001_a.sql"]
 
 
 @pytest.mark.parametrize("odd", ['"; DROP ROLE x; --', "it's", "%s %(a)s {}", "Ümlaut Ω", "\\", "x" * 200])
@@ -202,12 +236,11 @@ async def test_names_are_taken_literally_up_to_63_bytes(world: World, odd: str) 
     fitting = (world.prefix + odd)[:60]
     await make_database(world, fitting, password="p'\"\\%s ü")
     await make_schema(world, fitting, password="p'\"\\%s ü")
-    assert await migrate(world, fitting, CREATE_A) == ["0001_a.sql"]
+    assert await migrate(world, fitting, CREATE_A, password="p'\"\\%s ü") == ["0001_a.sql"]
     assert set(await world.databases()) == {fitting}
     assert await world.roles() == {fitting, f"{fitting}_id"}
     assert await world.admits(fitting, fitting, "p'\"\\%s ü")
-    await world.storage.drop_schema(fitting, schema="identity", role=f"{fitting}_id", tag=TAG)
-    await world.storage.drop_database(fitting, owner=fitting, tag=TAG)
+    await release(world, fitting)
     assert not await world.roles()
 
 
@@ -216,7 +249,7 @@ async def test_names_that_postgresql_would_change_are_refused(world: World, name
     with pytest.raises(Rejected, match="cannot be a PostgreSQL name"):
         await make_database(world, name)
     with pytest.raises(Rejected, match="cannot be a PostgreSQL name"):
-        await world.storage.drop_database(world.prefix, owner=name, tag=TAG)
+        await world.storage.release(world.prefix, role=name, tag=TAG)
 
 
 async def test_migrations_are_applied_in_the_order_of_their_names_and_once(world: World) -> None:
@@ -258,8 +291,17 @@ async def test_migrations_need_their_database_and_their_schema(world: World) -> 
         await migrate(world, world.prefix, CREATE_A)
     await make_database(world, world.prefix)
     await make_schema(world, world.prefix)
-    with pytest.raises(Rejected, match=r"0001_a\.sql: PostgreSQL: "):
-        await world.storage.migrate(world.prefix, [CREATE_A], schema="nowhere", owner=f"{world.prefix}_id")
+    with pytest.raises(Rejected, match="nowhere"):
+        await world.storage.migrate(
+            world.prefix, [CREATE_A], schema="nowhere", role=f"{world.prefix}_id", password=IDENTITY, tag=TAG
+        )
+
+
+async def test_migrations_need_the_roles_own_password(world: World) -> None:
+    await make_database(world, world.prefix)
+    await make_schema(world, world.prefix)
+    with pytest.raises(Unavailable, match="password authentication failed"):
+        await migrate(world, world.prefix, CREATE_A, password="another")
 
 
 async def test_the_shipped_migrations_make_a_schema(world: World) -> None:

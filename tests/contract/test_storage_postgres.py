@@ -24,6 +24,7 @@ from tests.contract.test_storage import (
     make_schema,
     migrate,
     migration,
+    release,
 )
 from tests.contract.waiting import until
 
@@ -46,7 +47,7 @@ async def wire(world: PostgresWorld) -> AsyncIterator[Relay]:
 async def remote(world: PostgresWorld, wire: Relay) -> AsyncIterator[PostgresStorage]:
     """A storage at the end of the wire."""
     dsn = make_conninfo(world.administrator, port=wire.port, sslmode="disable", gssencmode="disable")
-    storage = PostgresStorage(dsn)
+    storage = PostgresStorage(dsn, maintenance=world.maintenance)
     yield storage
     await storage.close()
 
@@ -112,12 +113,10 @@ async def test_dropping_closes_live_connections(world: PostgresWorld) -> None:
     async with await psycopg.AsyncConnection.connect(owner, autocommit=True) as living:
         reader = await psycopg.AsyncConnection.connect(identity)
         await reader.execute("SELECT * FROM a")  # the open transaction holds a lock on the table
-        await world.storage.drop_schema(world.prefix, schema="identity", role=f"{world.prefix}_id", tag=TAG)
+        await release(world, world.prefix)
         with pytest.raises(psycopg.OperationalError):
             await reader.execute("SELECT 1")
         await reader.close()
-        await living.execute("SELECT 1")
-        await world.storage.drop_database(world.prefix, owner=world.prefix, tag=TAG)
         with pytest.raises(psycopg.OperationalError):
             await living.execute("SELECT 1")
     assert not await world.databases()
@@ -133,8 +132,7 @@ async def test_a_database_whose_drop_was_interrupted_is_made_anew_or_dropped(wor
     await make_schema(world, world.prefix)
     assert await world.admits(world.prefix, world.prefix, "first")
     await world.query(interrupted, world.prefix)
-    await world.storage.drop_schema(world.prefix, schema="identity", role=f"{world.prefix}_id", tag=TAG)
-    await world.storage.drop_database(world.prefix, owner=world.prefix, tag=TAG)
+    await release(world, world.prefix)
     assert not await world.databases()
     assert not await world.roles()
 
@@ -147,7 +145,7 @@ async def test_migrations_act_as_the_role_in_its_schema(world: PostgresWorld) ->
     assert await tables(world) == {
         ("identity", "a", role),
         ("identity", "b", role),
-        ("public", "schema_migrations", world.prefix),
+        ("identity", "schema_migrations", role),
     }
     async with await psycopg.AsyncConnection.connect(world.as_role(world.prefix, role, "identity")) as workload:
         assert await (await workload.execute("SELECT id FROM b")).fetchone() == (1,)
@@ -212,7 +210,9 @@ async def test_any_sql_reaches_the_server_as_it_is(world: PostgresWorld) -> None
 def test_workloads_are_told_the_advertised_endpoint() -> None:
     dsn = "postgresql://admin:secret@db-a:5433,db-b:5434/postgres"
     assert PostgresStorage(dsn).endpoint == Endpoint("db-a", 5433)
-    assert PostgresStorage(dsn, advertised=Endpoint("pg.internal", 6432)).endpoint == Endpoint("pg.internal", 6432)
+    assert PostgresStorage(dsn, advertised_host="pg.internal", advertised_port=6432).endpoint == Endpoint(
+        "pg.internal", 6432
+    )
 
 
 @pytest.mark.parametrize(
@@ -229,10 +229,13 @@ async def test_a_server_that_is_down_is_unavailable(world: PostgresWorld) -> Non
     down = PostgresStorage(make_conninfo(world.administrator, port=ports.choose(1)[0], password="secret-word"))
     for call in (
         down.ensure_database(world.prefix, owner=world.prefix, password="pw-word", connection_limit=1, tag=TAG),
-        down.ensure_schema(world.prefix, schema="identity", role=world.prefix, password="pw-word", tag=TAG),
-        down.migrate(world.prefix, [CREATE_A], schema="identity", owner=world.prefix),
-        down.drop_schema(world.prefix, schema="identity", role=world.prefix, tag=TAG),
-        down.drop_database(world.prefix, owner=world.prefix, tag=TAG),
+        down.ensure_schema(
+            world.prefix, schema="identity", role=world.prefix, password="pw-word", connection_limit=1, tag=TAG
+        ),
+        down.migrate(world.prefix, [CREATE_A], schema="identity", role=world.prefix, password="pw-word", tag=TAG),
+        down.release(world.prefix, role=world.prefix, tag=TAG),
+        down.inventory(),
+        down.prepare(),
     ):
         with pytest.raises(Unavailable, match=r"^PostgreSQL: .*Connection refused") as caught:
             await call
@@ -242,7 +245,7 @@ async def test_a_server_that_is_down_is_unavailable(world: PostgresWorld) -> Non
 async def test_refused_credentials_of_the_operator_are_unavailable(world: PostgresWorld) -> None:
     storage = PostgresStorage(make_conninfo(world.administrator, password="secret-word"))
     with pytest.raises(Unavailable, match="password authentication failed") as caught:
-        await storage.drop_database(world.prefix, owner=world.prefix, tag=TAG)
+        await storage.release(world.prefix, role=world.prefix, tag=TAG)
     assert "secret-word" not in caught.value.message
 
 
@@ -258,7 +261,7 @@ async def test_a_server_that_never_answers_is_unavailable(world: PostgresWorld) 
     port = server.sockets[0].getsockname()[1]
     storage = PostgresStorage(make_conninfo(world.administrator, port=port), connect_timeout=2)
     with pytest.raises(Unavailable, match="timeout"):
-        await storage.drop_database(world.prefix, owner=world.prefix, tag=TAG)
+        await storage.release(world.prefix, role=world.prefix, tag=TAG)
     over.set()
     await left.wait()
     server.close()
@@ -272,7 +275,7 @@ async def test_connections_that_died_while_idle_cost_no_try(
     for name in names:
         await remote.ensure_database(name, owner=name, password="first", connection_limit=5, tag=TAG)
     wire.cut()
-    drops = (remote.drop_database(name, owner=name, tag=TAG) for name in names)
+    drops = (remote.release(name, role=name, tag=TAG) for name in names)
     await asyncio.gather(*drops)
     assert not await world.databases()
 
@@ -294,15 +297,15 @@ async def test_an_operation_can_be_interrupted_anywhere(
 
     async def build() -> None:
         await remote.ensure_database(name, owner=name, password="first", connection_limit=5, tag=TAG)
-        await remote.ensure_schema(name, schema="identity", role=role, password="identity", tag=TAG)
-        await remote.migrate(name, [CREATE_A, CREATE_B], schema="identity", owner=role)
+        await remote.ensure_schema(name, schema="identity", role=role, password="identity", connection_limit=5, tag=TAG)
+        await remote.migrate(name, [CREATE_A, CREATE_B], schema="identity", role=role, password="identity", tag=TAG)
 
     async def destroy() -> None:
-        await remote.drop_schema(name, schema="identity", role=role, tag=TAG)
-        await remote.drop_database(name, owner=name, tag=TAG)
+        await remote.release(name, role=role, tag=TAG)
+        await remote.release(name, role=name, tag=TAG)
 
     interrupted = {build: 0, destroy: 0}
-    for step in range(1, 200, 4):
+    for step in range(1, 200, 3):
         finished = True
         for phase in (build, destroy):
             already = len(wire.sent)

@@ -10,7 +10,7 @@ from functools import partial
 from types import MappingProxyType
 
 from tenant_operator.provisioning.ports import Endpoint, Migration, StoredItem
-from tenant_operator.saga.errors import OwnershipConflict, Rejected
+from tenant_operator.saga.errors import OwnershipConflict, Rejected, Unavailable
 from tests.fakes.hooks import Hook, nothing_happens
 
 _RAISE = re.compile(r"^DO\b.*?\bRAISE\s+EXCEPTION\s+'([^']*)'", re.DOTALL | re.MULTILINE)
@@ -27,11 +27,11 @@ class FakeRole:
 
 @dataclass(frozen=True, slots=True)
 class FakeDatabase:
-    """A database. `tag` is None between its creation and its tagging. `schemas`: owner by name. `applied`: checksum by
+    """A database; it is its owner's, the comment is for people. `schemas`: owner by name. `applied`: checksum by
     version, in the order of application."""
 
     owner: str
-    tag: str | None = None
+    comment: str | None = None
     connection_limit: int = 0
     schemas: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     applied: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
@@ -47,8 +47,8 @@ class FakeStorage:
     """Storage in memory.
 
     `before` and `after` are awaited around every effect with its name (`connect`, `create_role`, `set_password`,
-    `create_database`, `configure_database`, `grant_connect`, `create_schema`, `apply_migration`, `drop_schema`,
-    `drop_role`, `drop_database`) and the name of what it concerns. What they raise goes through, so that an effect can
+    `create_database`, `configure_database`, `grant_connect`, `create_schema`, `apply_migration`, `drop_role`,
+    `drop_database`) and the name of what it concerns. What they raise goes through, so that an effect can
     be prevented, or happen and still be reported as lost. `migration_fails` gives the message of a migration that
     cannot be applied, or None.
     """
@@ -86,9 +86,9 @@ class FakeStorage:
             and (self._databases[database].owner == role or database in found.connects_to)
         )
 
-    def place_database(self, name: str, *, owner: str, tag: str | None) -> None:
+    def place_database(self, name: str, *, owner: str, comment: str | None = None) -> None:
         """A database as somebody else, or a crash, left it."""
-        self._databases[name] = FakeDatabase(owner, tag)
+        self._databases[name] = FakeDatabase(owner, comment)
 
     def place_role(self, name: str, *, tag: str | None) -> None:
         """A role as somebody else left it."""
@@ -111,24 +111,23 @@ class FakeStorage:
         _check(name, owner)
         async with self._operation(name):
             self._refuse_foreign_role(owner, tag)
-            if name in self._databases and not self._owns(name, owner, tag):
-                raise _foreign(f'database "{name}"')
+            self._refuse_foreign_database(name, tag)
             await self._ensure_role(owner, password, tag)
             if name not in self._databases:
                 await self._effect(
                     "create_database", name, lambda: self._databases.setdefault(name, FakeDatabase(owner))
                 )
             await self._effect(
-                "configure_database", name, lambda: self._change(name, tag=tag, connection_limit=connection_limit)
+                "configure_database", name, lambda: self._change(name, comment=tag, connection_limit=connection_limit)
             )
 
-    async def ensure_schema(self, database: str, *, schema: str, role: str, password: str, tag: str) -> None:
+    async def ensure_schema(
+        self, database: str, *, schema: str, role: str, password: str, connection_limit: int, tag: str
+    ) -> None:
         _check(database, schema, role)
         async with self._operation(database):
             self._refuse_foreign_role(role, tag)
-            self._require(database)
-            if self._databases[database].tag != tag:
-                raise _foreign(f'database "{database}"')
+            self._require(database, tag)
             await self._ensure_role(role, password, tag)
             await self._effect("grant_connect", role, lambda: self._grant(role, database))
             owner = self._databases[database].schemas.get(schema)
@@ -137,10 +136,16 @@ class FakeStorage:
             if owner is None:
                 await self._effect("create_schema", schema, lambda: self._add_schema(database, schema, role))
 
-    async def migrate(self, database: str, migrations: Sequence[Migration], *, schema: str, owner: str) -> list[str]:
-        _check(database, schema, owner)
+    async def migrate(
+        self, database: str, migrations: Sequence[Migration], *, schema: str, role: str, password: str, tag: str
+    ) -> list[str]:
+        _check(database, schema, role)
         async with self._operation(database):
-            self._require(database)
+            self._require(database, tag)
+            if not self.admits(database, role, password):
+                raise Unavailable(f'PostgreSQL: password authentication failed for user "{role}"')
+            if self._databases[database].schemas.get(schema) != role:
+                raise Rejected(f"PostgreSQL: permission denied for schema {schema}")
             ordered = sorted(migrations, key=lambda migration: migration.version)
             for migration in ordered:
                 recorded = self._databases[database].applied.get(migration.version, migration.checksum)
@@ -153,36 +158,32 @@ class FakeStorage:
                 cause = self.migration_fails(migration)
                 if cause is not None:
                     raise Rejected(f"migration {migration.version}: PostgreSQL: {cause}")
-                if self._databases[database].schemas.get(schema) != owner:
-                    raise Rejected(f"migration {migration.version}: PostgreSQL: permission denied for schema {schema}")
                 await self._effect("apply_migration", migration.version, partial(self._record, database, migration))
                 done.append(migration.version)
             return done
 
-    async def drop_schema(self, database: str, *, schema: str, role: str, tag: str) -> None:
-        _check(database, schema, role)
+    async def release(self, database: str, *, role: str, tag: str) -> Sequence[str]:
+        _check(database, role)
+        dropped = []
         async with self._operation(database):
-            if role not in self._roles:
-                return
-            self._refuse_foreign_role(role, tag)
-            found = self._databases.get(database)
-            if found is not None and found.tag != tag:
+            found, home = self._roles.get(role), self._databases.get(database)
+            if found is not None and found.tag is None:
+                raise Rejected(f'role "{role}" has the name of this tenant\'s, but its mark is gone')
+            ours = found is not None and found.tag == tag
+            is_home = home is not None and self._tag_of(home.owner) == tag
+            if is_home:
+                await self._effect("drop_database", database, lambda: self._databases.pop(database, None))
+                dropped.append(f"database {database}")
+            elif home is not None and (ours or home.comment == tag):
+                raise Rejected(f'database "{database}" belongs to role "{home.owner}", which is not this tenant\'s')
+            if ours:
+                await self._effect("drop_role", role, lambda: self._roles.pop(role, None))
+                dropped.append(f"role {role}")
+            else:
+                self._refuse_foreign_role(role, tag)
+            if home is not None and not is_home:
                 raise _foreign(f'database "{database}"')
-            if found is not None and found.schemas.get(schema) == role:
-                await self._effect("drop_schema", schema, lambda: self._remove_schema(database, schema))
-            await self._effect("drop_role", role, lambda: self._roles.pop(role, None))
-
-    async def drop_database(self, name: str, *, owner: str, tag: str) -> None:
-        _check(name, owner)
-        async with self._operation(name):
-            foreign = name in self._databases and not self._owns(name, owner, tag)
-            if name in self._databases and not foreign:
-                await self._effect("drop_database", name, lambda: self._databases.pop(name, None))
-            if owner in self._roles and self._roles[owner].tag == tag:
-                await self._effect("drop_role", owner, lambda: self._roles.pop(owner, None))
-            if foreign:
-                raise _foreign(f'database "{name}"')
-            self._refuse_foreign_role(owner, tag)
+        return dropped
 
     @asynccontextmanager
     async def _operation(self, database: str) -> AsyncIterator[None]:
@@ -202,22 +203,24 @@ class FakeStorage:
         else:
             await self._effect("set_password", name, lambda: self._set_password(name, password))
 
-    def _owns(self, database: str, owner: str, tag: str) -> bool:
-        found, role = self._databases[database], self._roles.get(owner)
-        if found.tag is not None:
-            return found.tag == tag
-        return role is not None and role.tag == tag and found.owner == owner
+    def _tag_of(self, role: str) -> str | None:
+        return self._roles[role].tag if role in self._roles else None
+
+    def _refuse_foreign_database(self, name: str, tag: str) -> None:
+        if name in self._databases and self._tag_of(self._databases[name].owner) != tag:
+            raise _foreign(f'database "{name}"')
 
     def _refuse_foreign_role(self, name: str, tag: str) -> None:
         if name in self._roles and self._roles[name].tag != tag:
             raise _foreign(f'role "{name}"')
 
-    def _require(self, database: str) -> None:
+    def _require(self, database: str, tag: str) -> None:
         if database not in self._databases:
             raise Rejected(f'database "{database}" does not exist')
+        self._refuse_foreign_database(database, tag)
 
-    def _change(self, name: str, *, tag: str, connection_limit: int) -> None:
-        self._databases[name] = replace(self._databases[name], tag=tag, connection_limit=connection_limit)
+    def _change(self, name: str, *, comment: str, connection_limit: int) -> None:
+        self._databases[name] = replace(self._databases[name], comment=comment, connection_limit=connection_limit)
 
     def _set_password(self, name: str, password: str) -> None:
         self._roles[name] = replace(self._roles[name], password=password)
@@ -229,11 +232,6 @@ class FakeStorage:
     def _add_schema(self, database: str, schema: str, role: str) -> None:
         found = self._databases[database]
         self._databases[database] = replace(found, schemas=MappingProxyType({**found.schemas, schema: role}))
-
-    def _remove_schema(self, database: str, schema: str) -> None:
-        found = self._databases[database]
-        kept = {name: owner for name, owner in found.schemas.items() if name != schema}
-        self._databases[database] = replace(found, schemas=MappingProxyType(kept))
 
     def _record(self, database: str, migration: Migration) -> None:
         found = self._databases[database]

@@ -210,7 +210,7 @@ async def test_a_strangers_secret_is_neither_read_nor_deleted(world: World, name
 
 
 async def test_a_strangers_database_stops_the_run_but_not_the_rollback(world: World) -> None:
-    world.storage.place_database(NAMES.database, owner="somebody", tag="somebody")
+    world.storage.place_database(NAMES.database, owner="somebody", comment="somebody")
     with pytest.raises(OwnershipConflict, match=NAMES.database):
         await run(world)
     details = await roll_back(world)
@@ -246,13 +246,17 @@ async def test_without_its_plan_nothing_is_allocated(world: World, activity: Act
 
 async def test_rolling_back_leaves_nothing_and_can_be_repeated(world: World) -> None:
     await run(world)
-    for _ in range(2):
-        assert await roll_back(world) == [
-            f"the schema goes with database {NAMES.database}",
-            f"identity store identity of database {NAMES.database} dropped",
-            f"database {NAMES.database} dropped",
-        ]
-        assert not world.held()
+    assert await roll_back(world) == [
+        f"the schema goes with database {NAMES.database}",
+        f"database {NAMES.database} and role {NAMES.identity_role} dropped",
+        f"role {NAMES.database_role} dropped",
+    ]
+    assert not world.held()
+    assert (await roll_back(world))[1:] == [
+        f"role {NAMES.identity_role} was gone already",
+        f"role {NAMES.database_role} was gone already",
+    ]
+    assert not world.held()
 
 
 async def test_a_failing_migration_fails_the_activity(world: World) -> None:

@@ -1,14 +1,22 @@
-"""Connections to PostgreSQL: few, locked while they change something, and with errors the domain understands."""
+"""Connections to PostgreSQL: the administrator's, which never enter a tenant's database, and a tenant's own.
+
+Whatever a database or a role may preset (`ALTER DATABASE … SET`, `ALTER ROLE … SET`) is overruled in the options of the
+connection, before the first statement. The administrator works in a maintenance database that no tenant's role can
+connect to; what happens inside a tenant's database is done by a session that has logged in as that tenant's role.
+"""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from tenant_operator.provisioning.ports import Endpoint
 from tenant_operator.saga.errors import ActivityError, Rejected, Unavailable
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
@@ -25,6 +33,30 @@ _LIVENESS: dict[str, str | int] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
 }
+
+PINNED: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "search_path": "pg_catalog, pg_temp",
+        "role": "none",
+        "default_transaction_read_only": "off",
+        "default_transaction_isolation": "read committed",
+        "default_transaction_deferrable": "off",
+        "default_tablespace": "",
+        "default_table_access_method": "heap",
+        "standard_conforming_strings": "on",
+        "client_min_messages": "warning",
+        "lock_timeout": "10s",
+        "statement_timeout": "60s",
+        "idle_in_transaction_session_timeout": "60s",
+    }
+)
+"""What every session decides for itself, whatever the database or the role has preset."""
+
+# The way to the server; how the administrator logs in is nothing that a tenant's session may use.
+_THE_WAY: Final = (
+    *("host", "hostaddr", "port", "connect_timeout", "target_session_attrs", "gssencmode"),
+    *("sslmode", "sslnegotiation", "sslrootcert", "sslcrl", "sslcrldir", "ssl_min_protocol_version"),
+)
 
 
 def failure(error: psycopg.Error, *, doing: str = "", note: str = "") -> ActivityError:
@@ -54,47 +86,75 @@ def translated() -> Iterator[None]:
 _OPERATION_SECONDS: Final = 75.0
 """Longer than any statement may take: beyond it the server has stopped answering without closing the connection."""
 
+_VISIT_SECONDS: Final = 280.0
+"""The same for a session inside a tenant's database, which may run long migrations."""
+
 
 @asynccontextmanager
-async def _answered() -> AsyncIterator[None]:
+async def _answered(seconds: float) -> AsyncIterator[None]:
     try:
-        async with asyncio.timeout(_OPERATION_SECONDS):
+        async with asyncio.timeout(seconds):
             yield
     except TimeoutError:
-        raise Unavailable(f"PostgreSQL gave no answer within {_OPERATION_SECONDS:g} s") from None
+        raise Unavailable(f"PostgreSQL gave no answer within {seconds:g} s") from None
 
 
 class Connections:
-    """At most `limit` operations at a time; connections to the maintenance database are kept and used again,
-    because a new one costs 5 ms, most of it the password exchange."""
+    """At most `limit` operations at a time, and as many sessions inside tenants' databases, so that a tenant that is
+    slow in its own holds up no operation; connections to the maintenance database are kept and used again, because a
+    new one costs 5 ms, most of it the password exchange."""
 
-    def __init__(self, dsn: str, *, connect_timeout: int, limit: int) -> None:
-        """`connect_timeout` in seconds. A malformed `dsn` is a ValueError that does not repeat it."""
+    def __init__(self, dsn: str, *, maintenance: str, connect_timeout: int, limit: int) -> None:
+        """`maintenance`: the database to work in, made if it is not there. `connect_timeout` in seconds. A malformed
+        `dsn` is a ValueError that does not repeat it."""
         try:
-            self._given = conninfo_to_dict(dsn)
-            int(str(self._given.get("port") or "5432").split(",")[0])
+            given = conninfo_to_dict(dsn)
+            int(str(given.get("port") or "5432").split(",")[0])
         except (psycopg.Error, ValueError):
             raise ValueError("the PostgreSQL connection string is malformed") from None
-        self._dsn = make_conninfo(dsn, **{**_LIVENESS, "connect_timeout": connect_timeout, **_set(self._given)})
+        self._given = {name: value for name, value in given.items() if value is not None}
+        self._maintenance = maintenance
+        self._common = {**_LIVENESS, "connect_timeout": connect_timeout}
+        pinned = f"{self._given.get('options') or ''} {_options(PINNED)}".strip()
+        self._entrance = make_conninfo(dsn, **{**self._common, **self._given, "options": pinned})
+        self._workplace = make_conninfo(self._entrance, dbname=maintenance)
+        self._is_made = False
+        self._making = asyncio.Lock()
         self._permits = asyncio.Semaphore(limit)
+        self._visits = asyncio.Semaphore(limit)
         self._idle: list[Connection] = []
 
     @property
-    def server(self) -> tuple[str, int]:
-        """Host and port of the (first) server."""
+    def maintenance(self) -> str:
+        """The database that the administrator works in."""
+        return self._maintenance
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The (first) server, and how this connection is encrypted."""
         host, port = self._given.get("host") or "localhost", self._given.get("port") or "5432"
-        return str(host).split(",")[0], int(str(port).split(",")[0])
+        mode, authority = self._given.get("sslmode"), self._given.get("sslrootcert")
+        certificate = None
+        if authority and authority != "system":
+            with suppress(OSError, UnicodeDecodeError):  # connecting says what is wrong with the file
+                certificate = Path(str(authority)).read_text()
+        return Endpoint(
+            str(host).split(",")[0],
+            int(str(port).split(",")[0]),
+            sslmode=None if mode is None else str(mode),
+            authority=certificate,
+        )
 
     @asynccontextmanager
     async def operation(self, subject: str) -> AsyncIterator[Connection]:
         """A connection to the maintenance database that alone works on `subject` (a session-level advisory lock), so
         that a worker that was replaced can still finish its statement but never interleave with its successor."""
-        async with self._permits, _answered():
+        async with self._permits, _answered(_OPERATION_SECONDS):
             with translated():
                 connection = await self._locked(subject)
                 try:
                     yield connection
-                    await connection.execute("SELECT pg_advisory_unlock_all()")
+                    await connection.execute("SELECT pg_catalog.pg_advisory_unlock_all()")
                 except BaseException:
                     # Closing releases the locks whatever state the session is in.
                     await connection.close()
@@ -102,20 +162,28 @@ class Connections:
                 self._idle.append(connection)
 
     @asynccontextmanager
-    async def inside(self, database: str) -> AsyncIterator[Connection]:
-        """A connection of its own to one database; the caller is within `operation` or `turn`."""
-        connection = await self._connect(make_conninfo(self._dsn, dbname=database))
+    async def inside(
+        self, database: str, *, role: str, password: str, settings: Mapping[str, str] = MappingProxyType({})
+    ) -> AsyncIterator[Connection]:
+        """A session in a database that has logged in as `role`, with nothing of the administrator's. `settings` are
+        pinned like those of every session. The caller bounds how many there are at once: see `visit`."""
+        pinned = _options({**PINNED, **settings})
+        way: dict[str, Any] = {name: self._given[name] for name in _THE_WAY if name in self._given}
+        login = {"dbname": database, "user": role, "password": password, "sslcertmode": "disable"}
+        conninfo = make_conninfo("", **{**self._common, **way, **login, "options": pinned})
+        connection = await psycopg.AsyncConnection.connect(conninfo, autocommit=True, prepare_threshold=None)
         try:
             yield connection
         finally:
             await connection.close()
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """One of the `limit` places, without a connection to the maintenance database."""
-        async with self._permits:
+    async def visit(self, database: str, *, role: str, password: str, **settings: str) -> AsyncIterator[Connection]:
+        """`inside`, in one of the `limit` places, for a bounded time and with errors that the domain understands."""
+        async with self._visits, _answered(_VISIT_SECONDS):
             with translated():
-                yield
+                async with self.inside(database, role=role, password=password, settings=settings) as connection:
+                    yield connection
 
     async def close(self) -> None:
         """Close what is idle."""
@@ -133,7 +201,7 @@ class Connections:
                     continue  # it died while idle: the next one, or a new one, tells whether the server is there
                 raise
             return connection
-        connection = await self._connect(self._dsn)
+        connection = await self._connect()
         try:
             await lock(connection, subject)
         except BaseException:
@@ -141,29 +209,52 @@ class Connections:
             raise
         return connection
 
-    async def _connect(self, conninfo: str) -> Connection:
-        connection = await psycopg.AsyncConnection.connect(conninfo, autocommit=True, prepare_threshold=None)
+    async def _connect(self) -> Connection:
+        """A connection to the maintenance database, which is made the first time, and when it may have gone."""
+        async with self._making:
+            if not self._is_made:
+                await self._make_workplace()
+                self._is_made = True
         try:
-            # The empty search path: nothing a tenant has put into its database is found by accident.
-            await configure(connection, lock_timeout="10s", statement_timeout="60s", search_path="pg_catalog")
-        except BaseException:
-            await connection.close()
+            return await _administrator(self._workplace)
+        except psycopg.OperationalError:
+            self._is_made = False
             raise
-        return connection
+
+    async def _make_workplace(self) -> None:
+        name, quoted = self._maintenance, sql.Identifier(self._maintenance)
+        connection = await _administrator(self._entrance)
+        try:
+            found = await row(
+                connection,
+                "SELECT pg_catalog.has_database_privilege(oid, 'CONNECT') FROM pg_catalog.pg_database"
+                " WHERE datname = %s",
+                [name],
+            )
+            if found == (False,):
+                raise Rejected(
+                    f'the administrator in DATABASE_URL may not connect to the maintenance database "{name}": as its '
+                    f'owner, GRANT CONNECT ON DATABASE "{name}" to it, or name another in DATABASE_MAINTENANCE'
+                )
+            if found is None:
+                with suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):  # another replica
+                    create = "CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8'"
+                    await connection.execute(sql.SQL(create).format(quoted))
+                    await connection.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(quoted))
+        finally:
+            await connection.close()
 
 
-async def configure(connection: Connection, *, local: bool = False, **settings: str) -> None:
-    """Set parameters for the session, or with `local` for the current transaction."""
-    calls = [
-        sql.SQL("set_config({}, {}, {})").format(name, value, sql.Literal(local))
-        for name, value in ((sql.Literal(name), sql.Literal(value)) for name, value in settings.items())
-    ]
-    await connection.execute(sql.SQL("SELECT {}").format(sql.SQL(", ").join(calls)))
+async def _administrator(conninfo: str) -> Connection:
+    return await psycopg.AsyncConnection.connect(conninfo, autocommit=True, prepare_threshold=None)
 
 
 async def lock(connection: Connection, subject: str) -> None:
     """Take the advisory lock of `subject` in the connection's database until the session ends."""
-    await connection.execute("SELECT pg_advisory_lock(hashtextextended('tenant-operator:' || %s::text, 0))", [subject])
+    await connection.execute(
+        "SELECT pg_catalog.pg_advisory_lock(pg_catalog.hashtextextended('tenant-operator:' || %s::pg_catalog.text, 0))",
+        [subject],
+    )
 
 
 async def row(connection: Connection, query: str, parameters: Sequence[object]) -> tuple[Any, ...] | None:
@@ -171,5 +262,10 @@ async def row(connection: Connection, query: str, parameters: Sequence[object]) 
     return await (await connection.execute(query.encode(), parameters)).fetchone()
 
 
-def _set(given: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in given.items() if value is not None}
+def _options(settings: Mapping[str, str]) -> str:
+    """Settings as the command-line options that a connection may carry."""
+    return " ".join(f"-c {name}={_escaped(value)}" for name, value in settings.items())
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace(" ", "\\ ")

@@ -19,19 +19,22 @@ def new_password() -> str:
 
 
 def login(ctx: Context, *, role: str, password: str, schema: str | None = None) -> dict[str, str]:
-    """How a workload connects as `role`: host, port, database, username, password and the same as a uri."""
+    """How a workload connects as `role`: host, port, database, username, password and the same as a uri; sslmode and
+    ca.crt where the platform's own connection has them."""
     endpoint, database = ctx.ports.storage.endpoint, ctx.names.database
     host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
     user = f"{quote(role, safe='')}:{quote(password, safe='')}"
+    query = f"?sslmode={quote(endpoint.sslmode, safe='')}" if endpoint.sslmode else ""
     content = {
         "host": endpoint.host,
         "port": str(endpoint.port),
         "database": database,
         "username": role,
         "password": password,
-        "uri": f"postgresql://{user}@{host}:{endpoint.port}/{quote(database, safe='')}",
+        "uri": f"postgresql://{user}@{host}:{endpoint.port}/{quote(database, safe='')}{query}",
     }
-    return content if schema is None else content | {"schema": schema}
+    more = {"sslmode": endpoint.sslmode, "ca.crt": endpoint.authority, "schema": schema}
+    return content | {key: value for key, value in more.items() if value is not None}
 
 
 def secret(ctx: Context, name: str, content: Mapping[str, str]) -> Manifest:
@@ -81,7 +84,21 @@ async def password_of(ctx: Context, name: str, *, role: str, schema: str | None 
     return password
 
 
-async def release(ctx: Context, *refs: ObjectRef) -> Progress:
+async def release_storage(ctx: Context, role: str, *refs: ObjectRef) -> Progress:
+    """Drop the tenant's database, and `role`; then delete the objects that told of them."""
+    database = ctx.names.database
+    ctx.heartbeat(f"dropping database {database} and role {role}", None)
+    try:
+        dropped = await ctx.ports.storage.release(database, role=role, tag=ctx.uid)
+        detail = f"{' and '.join(dropped)} dropped" if dropped else f"role {role} was gone already"
+    except OwnershipConflict as conflict:
+        # What made the allocation fail is not ours to release, and must not hold the tenant back.
+        detail = f"nothing of this tenant to drop: {conflict.message}"
+    progress = await _delete(ctx, *refs)
+    return Done(detail) if isinstance(progress, Done) else progress
+
+
+async def _delete(ctx: Context, *refs: ObjectRef) -> Progress:
     """Delete what is the tenant's own among `refs`, all of them at once; Done when they are gone."""
     going: list[str] = []
     for ref in refs:

@@ -7,7 +7,6 @@ from typing import ClassVar
 from tenant_operator.api import names as api_names
 
 _DNS_LABEL = 63
-_SQL_IDENTIFIER = 63
 
 
 def _bounded(text: str, limit: int, separator: str) -> str:
@@ -47,9 +46,9 @@ class Names:
 
     @property
     def database(self) -> str:
-        """Database and owner role; carries the UID so that a released name is never met again by another tenant."""
-        tail = "_" + self.uid.replace("-", "")[:12]
-        return _bounded("tenant_" + self.host_label.replace("-", "_"), _SQL_IDENTIFIER - 20, "_") + tail
+        """Database and owner role. Every role on the server can read the names of all databases: so this one tells
+        nothing of the tenant, and a released name is never met again by another one."""
+        return "tenant_" + self.uid.replace("-", "")
 
     @property
     def database_role(self) -> str:

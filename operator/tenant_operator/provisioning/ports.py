@@ -76,10 +76,13 @@ class Migration:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where workloads reach the database server."""
+    """Where workloads reach the database server, and how: `sslmode` and `authority` (certificates, PEM) are those of
+    the platform's own connection, None if it leaves them open."""
 
     host: str
     port: int
+    sslmode: str | None = None
+    authority: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,23 +112,28 @@ class Storage(Protocol):
 
     async def ensure_database(self, name: str, *, owner: str, password: str, connection_limit: int, tag: str) -> None:
         """A database owned by the login role `owner` that no one else may connect to. Run again, it sets the password
-        and the limit and keeps the data. `tag` (the tenant's UID) is recorded on both; a database or role of that name
-        with another tag raises OwnershipConflict and stays untouched."""
+        and the limit (which holds for the role as well) and keeps the data. `tag` (the tenant's UID) marks the role,
+        and what the role owns is the tenant's; a database or role of that name that is not raises OwnershipConflict
+        and stays untouched."""
 
-    async def ensure_schema(self, database: str, *, schema: str, role: str, password: str, tag: str) -> None:
+    async def ensure_schema(
+        self, database: str, *, schema: str, role: str, password: str, connection_limit: int, tag: str
+    ) -> None:
         """A schema inside the database owned by a login role of its own, which may connect to this database only."""
 
-    async def migrate(self, database: str, migrations: Sequence[Migration], *, schema: str, owner: str) -> list[str]:
-        """Apply what is missing, in order, each in one transaction with its record in the table
-        `public.schema_migrations`, under an advisory lock, acting as role `owner` with `schema` first in the search
-        path. Returns the versions applied now. A failing file raises Rejected naming the file and PostgreSQL's message;
-        a recorded version whose checksum changed raises Rejected and nothing runs."""
+    async def migrate(
+        self, database: str, migrations: Sequence[Migration], *, schema: str, role: str, password: str, tag: str
+    ) -> list[str]:
+        """Apply what is missing, in order, each in one transaction with its record in the table `schema_migrations` of
+        the schema, under an advisory lock, logged in as `role` with `schema` first in the search path. Returns the
+        versions applied now. A failing file raises Rejected naming the file and PostgreSQL's message; a recorded
+        version whose checksum changed raises Rejected and nothing runs."""
 
-    async def drop_schema(self, database: str, *, schema: str, role: str, tag: str) -> None:
-        """Drop the schema and its role. What is absent (the database included) is success."""
-
-    async def drop_database(self, name: str, *, owner: str, tag: str) -> None:
-        """Close the connections, drop the database and its role. What is absent is success."""
+    async def release(self, database: str, *, role: str, tag: str) -> Sequence[str]:
+        """Drop the database if it is the tenant's, from outside and whatever was done in it, then `role`. Returns what
+        was dropped, for people. What is absent is success; what is another tenant's stays, and raises OwnershipConflict
+        once what is the tenant's own is gone. Rejected, naming what is in the way and the way out, if only a person can
+        tell or end it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,11 +18,11 @@ from cryptography.hazmat.primitives.serialization import (
 
 from tenant_operator.api.names import ActivityName, PhaseName
 from tenant_operator.provisioning.activity import Activity, Context
-from tenant_operator.provisioning.credentials import create_or_adopt, entry, password_of, release, secret
+from tenant_operator.provisioning.credentials import create_or_adopt, entry, password_of, release_storage, secret
 from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.ports import Manifest, ObjectRef
 from tenant_operator.saga.activity import Done, Progress
-from tenant_operator.saga.errors import OwnershipConflict, Rejected
+from tenant_operator.saga.errors import Rejected
 from tenant_operator.saga.model import Reservation
 
 _PRIVATE_KEY = "private-key.pem"
@@ -57,6 +57,7 @@ class AllocateIdentityStore(Activity):
             schema=names.identity_schema,
             role=names.identity_role,
             password=password,
+            connection_limit=ctx.plan.spec.storage.connection_limit,
             tag=ctx.uid,
         )
         ctx.heartbeat("publishing the signing key", 75)
@@ -65,23 +66,15 @@ class AllocateIdentityStore(Activity):
         return Done(f"identity store {names.identity_schema} reserved in database {names.database}")
 
     async def compensate(self, ctx: Context) -> Progress:
+        """The schema goes with the database, which only the tenant's own role would be let into."""
         names = ctx.names
-        ctx.heartbeat(f"dropping schema {names.identity_schema} of database {names.database}", None)
-        detail = f"identity store {names.identity_schema} of database {names.database} dropped"
-        try:
-            await ctx.ports.storage.drop_schema(
-                names.database, schema=names.identity_schema, role=names.identity_role, tag=ctx.uid
-            )
-        except OwnershipConflict as conflict:
-            # What made the allocation fail is not ours to release, and must not hold the tenant back.
-            detail = f"nothing of this tenant to drop: {conflict.message}"
-        progress = await release(
+        return await release_storage(
             ctx,
+            names.identity_role,
             ObjectRef("v1", "ConfigMap", names.jwks, names.namespace),
             ObjectRef("v1", "Secret", names.signing_secret, names.namespace),
             ObjectRef("v1", "Secret", names.identity_secret, names.namespace),
         )
-        return Done(detail) if isinstance(progress, Done) else progress
 
 
 def public_jwk(key: ec.EllipticCurvePrivateKey) -> dict[str, str]:

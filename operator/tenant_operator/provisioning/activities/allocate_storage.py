@@ -6,11 +6,11 @@ from typing import ClassVar
 
 from tenant_operator.api.names import ActivityName, PhaseName
 from tenant_operator.provisioning.activity import Activity, Context
-from tenant_operator.provisioning.credentials import password_of, release
+from tenant_operator.provisioning.credentials import password_of, release_storage
 from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.ports import ObjectRef
 from tenant_operator.saga.activity import Done, Progress
-from tenant_operator.saga.errors import OwnershipConflict, Rejected
+from tenant_operator.saga.errors import Rejected
 from tenant_operator.saga.model import Reservation
 
 
@@ -47,12 +47,6 @@ class AllocateStorage(Activity):
 
     async def compensate(self, ctx: Context) -> Progress:
         names = ctx.names
-        ctx.heartbeat(f"dropping database {names.database}", None)
-        detail = f"database {names.database} dropped"
-        try:
-            await ctx.ports.storage.drop_database(names.database, owner=names.database_role, tag=ctx.uid)
-        except OwnershipConflict as conflict:
-            # What made the allocation fail is not ours to release, and must not hold the tenant back.
-            detail = f"nothing of this tenant to drop: {conflict.message}"
-        progress = await release(ctx, ObjectRef("v1", "Secret", names.database_secret, names.namespace))
-        return Done(detail) if isinstance(progress, Done) else progress
+        return await release_storage(
+            ctx, names.database_role, ObjectRef("v1", "Secret", names.database_secret, names.namespace)
+        )

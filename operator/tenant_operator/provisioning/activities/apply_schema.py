@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from tenant_operator.api.names import ActivityName, PhaseName
 from tenant_operator.provisioning.activity import Activity, Context
+from tenant_operator.provisioning.credentials import password_of
 from tenant_operator.provisioning.ports import Migration
 from tenant_operator.saga.activity import Done, Progress
 from tenant_operator.saga.errors import Rejected
@@ -27,8 +28,14 @@ class ApplySchema(Activity):
             raise Rejected(f"plan {ctx.tenant.spec.plan} no longer exists")
         names = ctx.names
         ctx.heartbeat(f"migrating database {names.database}", None)
+        password = await password_of(ctx, names.identity_secret, role=names.identity_role, schema=names.identity_schema)
         applied = await ctx.ports.storage.migrate(
-            names.database, self._migrations, schema=names.identity_schema, owner=names.identity_role
+            names.database,
+            self._migrations,
+            schema=names.identity_schema,
+            role=names.identity_role,
+            password=password,
+            tag=ctx.uid,
         )
         if not applied:
             return Done("schema up to date")
