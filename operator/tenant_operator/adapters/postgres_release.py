@@ -13,7 +13,7 @@ from typing import Final
 import psycopg
 from psycopg import sql
 
-from tenant_operator.adapters.postgres_catalog import MARK, Database, Role, find_role
+from tenant_operator.adapters.postgres_catalog import MARK, Database, Role, find_database, find_role, mark
 from tenant_operator.adapters.postgres_connections import Connection, Connections, failure
 from tenant_operator.saga.errors import Rejected, Unavailable
 
@@ -50,6 +50,7 @@ async def drop_role(connections: Connections, admin: Connection, role: Role) -> 
     above."""
     name = sql.Identifier(role.name)
     held: psycopg.Error | None = None
+    elsewhere: list[str] = []
     for _ in range(_ROUNDS):
         try:
             async with _impatient(admin):
@@ -59,9 +60,10 @@ async def drop_role(connections: Connections, admin: Connection, role: Role) -> 
                 # Here: what others have granted it on databases. It owns nothing where the administrator works.
                 await admin.execute(sql.SQL("DROP OWNED BY {}").format(name))
                 await admin.execute(sql.SQL("DROP ROLE {}").format(name))
-        except psycopg.errors.DependentObjectsStillExist as error:
-            held = error
-            await _give_up_elsewhere(connections, admin, role)
+        except psycopg.errors.DependentObjectsStillExist:
+            if elsewhere:
+                raise _cannot_give_up(role, elsewhere[0], "it is another's to take back") from None
+            elsewhere = await _give_up_elsewhere(connections, admin, role)
         except _IN_THE_WAY as error:
             held = error
         else:
@@ -123,42 +125,64 @@ async def _end_what_outlives_sessions(connections: Connections, admin: Connectio
                 await session.execute(sql.SQL("ROLLBACK PREPARED {}").format(sql.Literal(what)))
 
 
-async def _give_up_elsewhere(connections: Connections, admin: Connection, role: Role) -> None:
-    """Have the role give up what it owns and was granted in other databases."""
+async def _give_up_elsewhere(connections: Connections, admin: Connection, role: Role) -> list[str]:
+    """Have the role give up what it owns and was granted in other databases: in these."""
     cursor = await admin.execute(
-        "SELECT DISTINCT d.datname::pg_catalog.text, d.datconnlimit FROM pg_catalog.pg_shdepend s"
+        "SELECT DISTINCT d.datname::pg_catalog.text FROM pg_catalog.pg_shdepend s"
         " JOIN pg_catalog.pg_database d ON d.oid = s.dbid JOIN pg_catalog.pg_roles r ON r.oid = s.refobjid"
         " WHERE s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND r.rolname = %s",
         [role.name],
     )
-    for database, limit in await cursor.fetchall():
+    names = [name for (name,) in await cursor.fetchall()]
+    for name in names:
         try:
-            await _give_up_in(connections, admin, role, database, limit)
+            if (database := await find_database(admin, name)) is not None:
+                await _give_up_in(connections, admin, role, database)
         except psycopg.Error as error:
-            raise Rejected(
-                f'role "{role.name}" still owns or was granted something in database "{database}" and cannot give it '
-                f"up ({failure(error).message}); as a superuser, in that database: "
-                f'DROP OWNED BY "{role.name}"'
-            ) from None
+            raise _cannot_give_up(role, name, failure(error).message) from None
+    return names
 
 
-async def _give_up_in(connections: Connections, admin: Connection, role: Role, database: str, limit: int) -> None:
-    """The way in is opened for the role alone, and only for so long. Where a tenant is at home it may have closed its
-    database, or hold what is to be given up: it is turned out."""
-    home, name = sql.Identifier(database), sql.Identifier(role.name)
-    if await _may_change(admin, database):
+async def _give_up_in(connections: Connections, admin: Connection, role: Role, database: Database) -> None:
+    """The way in is opened for the role alone, and only for so long. Where another tenant is at home it may have closed
+    its database, or hold what is to be given up: it is turned out. What it has granted only its own roles can take
+    back, so the role, which has nothing else left, becomes a member of these until it is dropped."""
+    home, name = sql.Identifier(database.name), sql.Identifier(role.name)
+    opened = await _may_change(admin, database.name)
+    if opened:
         await admin.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(home, name))
         await admin.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true CONNECTION LIMIT -1").format(home))
+    for granter in await _roles_of(admin, database.owner.tag):
+        await admin.execute(sql.SQL("GRANT {} TO {}").format(sql.Identifier(granter), name))
     try:
-        async with _own_session(connections, admin, role, database) as session:
+        async with _own_session(connections, admin, role, database.name) as session:
             try:
-                await session.execute("DROP OWNED BY CURRENT_USER")
+                await session.execute("DROP OWNED BY SESSION_USER")
             except psycopg.errors.LockNotAvailable:
-                await _turn_tenants_out(admin, database, but=role.name)
-                await session.execute("DROP OWNED BY CURRENT_USER")
+                await _turn_tenants_out(admin, database.name, but=role.name)
+                await session.execute("DROP OWNED BY SESSION_USER")
     finally:
-        if await _may_change(admin, database):
-            await admin.execute(sql.SQL("ALTER DATABASE {} CONNECTION LIMIT {}").format(home, sql.Literal(limit)))
+        if opened:
+            limit = sql.Literal(database.limit)
+            await admin.execute(sql.SQL("ALTER DATABASE {} CONNECTION LIMIT {}").format(home, limit))
+
+
+async def _roles_of(admin: Connection, tag: str | None) -> list[str]:
+    """The roles that are marked as a tenant's."""
+    if tag is None:
+        return []
+    query = (
+        "SELECT rolname::pg_catalog.text FROM pg_catalog.pg_roles"
+        " WHERE pg_catalog.shobj_description(oid, 'pg_authid') = %s"
+    )
+    return [name for (name,) in await (await admin.execute(query, [mark(tag)])).fetchall()]
+
+
+def _cannot_give_up(role: Role, database: str, why: str) -> Rejected:
+    return Rejected(
+        f'role "{role.name}" still owns or was granted something in database "{database}" and cannot give it up '
+        f'({why}); as a superuser, in that database: DROP OWNED BY "{role.name}"'
+    )
 
 
 async def _may_change(admin: Connection, database: str) -> bool:
