@@ -25,6 +25,8 @@ _SETTINGS = {
     "fsync": "off",
     "synchronous_commit": "off",
     "full_page_writes": "off",
+    # Who went where: the tests of a release read it.
+    "log_connections": "on",
 }
 
 

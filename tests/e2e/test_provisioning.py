@@ -154,7 +154,7 @@ def test_schema_belongs_to_the_identity_role(world: World, banking: TenantUnderT
     with connect(storage["uri"]) as session, pytest.raises(psycopg.errors.InsufficientPrivilege):
         session.execute("SELECT count(*) FROM identity.users")
     with connect(world.platform.database_url, dbname=storage["database"]) as session:
-        applied = session.execute("SELECT version FROM public.schema_migrations ORDER BY version").fetchall()
+        applied = session.execute("SELECT version FROM identity.schema_migrations ORDER BY version").fetchall()
     assert [version[:4] for (version,) in applied] == ["0001", "0002", "0003", "0004"]
     ((limit,),) = world.query("SELECT datconnlimit FROM pg_database WHERE datname = %s", storage["database"])
     assert limit == 7

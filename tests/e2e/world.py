@@ -161,12 +161,8 @@ class TenantUnderTest:
         self.key = (catalog.NAMESPACE, self.name)
         self.host = f"{self.name}-{catalog.ORGANIZATION}.tenants.example"
         self.namespace = f"tenant-{self.name}-{catalog.ORGANIZATION}"
-        self.database = f"tenant_{self.name}_{catalog.ORGANIZATION}".replace("-", "_") + f"_{self._tail}"
+        self.database = f"tenant_{self.uid.replace('-', '')}"
         self.where = f"--namespace={catalog.NAMESPACE}"
-
-    @property
-    def _tail(self) -> str:
-        return self.uid.replace("-", "")[:12]
 
     # What is asked of it.
 
@@ -268,7 +264,7 @@ class TenantUnderTest:
 
     @property
     def _like(self) -> str:
-        return f"%{self._tail}%"
+        return f"{self.database}%"
 
 
 def status(tenant: Object) -> Object:
