@@ -187,6 +187,8 @@ async def postgres_world(dsn: str, *, superuser: bool) -> AsyncIterator[Postgres
     world = PostgresWorld(dsn, administrator, maintenance, prefix, storage)
     if not superuser:
         await world.command("CREATE ROLE {} LOGIN CREATEDB CREATEROLE PASSWORD {password}", admin, password=password)
+        # An operator that is a superuser may have closed it to those who came later.
+        await world.command("GRANT CONNECT ON DATABASE postgres TO {}", admin)
     try:
         yield world
     finally:
@@ -194,7 +196,6 @@ async def postgres_world(dsn: str, *, superuser: bool) -> AsyncIterator[Postgres
         await world.command("DROP DATABASE IF EXISTS {} WITH (FORCE)", maintenance)
         for database in await world.databases():
             await world.command("DROP DATABASE {} WITH (FORCE)", database)
-        for role in await world.roles():
+        for role in [*await world.roles(), *([] if superuser else [admin])]:
+            await world.command("DROP OWNED BY {}", role)
             await world.command("DROP ROLE {}", role)
-        if not superuser:
-            await world.command("DROP ROLE {}", admin)
