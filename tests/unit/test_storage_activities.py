@@ -170,6 +170,17 @@ async def test_a_new_endpoint_reaches_the_secret_and_the_password_stays(world: W
     assert after["uri"].endswith(f"@[fd00::1]:6432/{NAMES.database}")
 
 
+async def test_workloads_connect_as_encrypted_as_the_platform(world: World) -> None:
+    await run(world)
+    assert not {"sslmode", "ca.crt"} & world.secret(NAMES.database_secret).keys()
+    encrypted = World(world.cluster, FakeStorage(Endpoint("pg.example", 5432, "verify-full", "a certificate")))
+    await run(encrypted)
+    for name in (NAMES.database_secret, NAMES.identity_secret):
+        content = encrypted.secret(name)
+        assert content["uri"].endswith(f"/{NAMES.database}?sslmode=verify-full")
+        assert (content["sslmode"], content["ca.crt"]) == ("verify-full", "a certificate")
+
+
 async def test_the_published_key_is_the_public_half_of_the_kept_one(world: World) -> None:
     await run(world)
     kept = world.secret(NAMES.signing_secret)
