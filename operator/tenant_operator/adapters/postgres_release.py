@@ -60,7 +60,8 @@ async def drop_role(connections: Connections, admin: Connection, role: Role) -> 
                 # Here: what others have granted it on databases. It owns nothing where the administrator works.
                 await admin.execute(sql.SQL("DROP OWNED BY {}").format(name))
                 await admin.execute(sql.SQL("DROP ROLE {}").format(name))
-        except psycopg.errors.DependentObjectsStillExist:
+        except psycopg.errors.DependentObjectsStillExist as error:
+            held = error
             if elsewhere:
                 raise _cannot_give_up(role, elsewhere[0], "it is another's to take back") from None
             elsewhere = await _give_up_elsewhere(connections, admin, role)
