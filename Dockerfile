@@ -5,8 +5,9 @@
 # secret (--secret id=pip.conf,src=…), and the mirror's authority as another (--secret id=ca.crt,src=…, named by `cert` in
 # pip.conf as /run/secrets/ca.crt). Neither is in the image or in its history. A proxy is HTTPS_PROXY, which builders pass on themselves.
 
-# To be pinned by its digest: …/python:3.13-slim-bookworm@sha256:…
-ARG BASE_IMAGE=docker.io/library/python:3.13-slim-bookworm
+# By the digest of the index (all platforms), so that a build is the same tomorrow; the tag says what it is: Python 3.13.15. To take
+# the image of today: docker buildx imagetools inspect docker.io/library/python:3.13-slim-bookworm, and copy its Digest.
+ARG BASE_IMAGE=docker.io/library/python:3.13-slim-bookworm@sha256:2325bb286ec344af3e5898cc224b5844e2707ac6e26b1632516fd3edc84a5e26
 
 FROM ${BASE_IMAGE} AS builder
 ARG PIP_INDEX_URL

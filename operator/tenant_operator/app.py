@@ -81,7 +81,7 @@ class Operator:
         self._catalog = catalog
         self._known = KnownTenants()
         self._key_by_uid: dict[str, TenantKey] = {}
-        self._courier = Courier(JsonLinesAudit(settings.audit_log), self._wake)
+        self._courier = Courier(JsonLinesAudit(settings.audit_log), self._wake, now=ports.clock.now)
         options = settings.options()
         host = TenantSaga(
             provisioning_plan(options, load_migrations()),

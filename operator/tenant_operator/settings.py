@@ -98,7 +98,8 @@ class Settings(BaseSettings):
     """Address for questions in the emails."""
 
     audit_log: str = "-"
-    """File that audit events are appended to as JSON lines; - is standard output."""
+    """File that audit events are appended to as JSON lines, each once, also if several operators write to it; - is
+    standard output, which cannot know what others wrote."""
 
     concurrency: PositiveInt = 64
     """How many tenants are worked on at once; those that only wait for something do not count."""

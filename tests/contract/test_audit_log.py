@@ -2,9 +2,14 @@
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
+import random
 import resource
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,7 +41,7 @@ def event(**changes: Any) -> OutboxEvent:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_bytes().splitlines()]
+    return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
 
 
 def ids(path: Path) -> list[str]:
@@ -45,6 +50,10 @@ def ids(path: Path) -> list[str]:
 
 def cut_short(path: Path, missing: int) -> None:
     os.truncate(path, path.stat().st_size - missing)
+
+
+def exists(path: Path) -> bool:
+    return path.exists()
 
 
 def size(path: Path) -> int:
@@ -62,8 +71,9 @@ def files_no_longer_than(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def rotate(path: Path) -> None:
-    path.rename(path.with_suffix(".1"))
+def rotate(path: Path) -> Path:
+    """Move the feed away, as logrotate does; where it is now."""
+    return path.rename(path.with_suffix(".1"))
 
 
 @pytest.fixture
@@ -101,10 +111,13 @@ async def test_an_event_is_stored_once(sink: tuple[AuditLog, Feed]) -> None:
     assert feed() == [first.id, second.id]
 
 
-async def test_nothing_to_store_is_no_failure(sink: tuple[AuditLog, Feed]) -> None:
-    log, _ = sink
+async def test_nothing_to_store_leaves_no_trace(sink: tuple[AuditLog, Feed], path: Path) -> None:
+    log, feed = sink
 
     await log.append([])
+
+    assert feed() == []
+    assert not exists(path)
 
 
 async def test_many_at_once_are_all_stored_once(sink: tuple[AuditLog, Feed]) -> None:
@@ -183,6 +196,164 @@ async def test_a_rotated_feed_goes_on_in_a_new_file(path: Path) -> None:
     await log.append([first, second])
 
     assert ids(path) == [second.id]
+
+
+async def test_what_another_process_stored_meanwhile_is_not_stored_again(path: Path) -> None:
+    one, other = JsonLinesAudit(path), JsonLinesAudit(path)
+    first, second, third, fourth = (event() for _ in range(4))
+    await one.append([first])
+    await other.append([second])
+
+    await one.append([first, second, third])
+    await other.append([first, second, third, fourth])
+
+    assert ids(path) == [each.id for each in (first, second, third, fourth)]
+
+
+async def test_what_another_process_stored_before_the_feed_was_rotated_is_not_stored_again(path: Path) -> None:
+    one, other = JsonLinesAudit(path), JsonLinesAudit(path)
+    first, second, third = event(), event(), event()
+    await one.append([first])
+    await other.append([second])
+    former = rotate(path)
+
+    await one.append([first, second, third])
+
+    assert (ids(former), ids(path)) == ([first.id, second.id], [third.id])
+
+
+async def test_a_line_that_a_killed_process_left_unfinished_is_taken_away_by_the_others(path: Path) -> None:
+    log = JsonLinesAudit(path)
+    first, second = event(), event()
+    await log.append([first])
+    with path.open("ab") as killed:
+        killed.write(b'{"id":"01J')
+
+    await log.append([second])
+
+    assert ids(path) == [first.id, second.id]
+
+
+async def test_a_feed_that_was_emptied_in_place_goes_on_at_its_beginning(path: Path) -> None:
+    """As logrotate does with copytruncate; it has grown again, by another process, beyond where it was."""
+    log, other = JsonLinesAudit(path), JsonLinesAudit(path)
+    first, second = event(), event()
+    await log.append([first])
+    os.truncate(path, 0)
+    others = [event() for _ in range(3)]
+    await other.append(others)
+
+    await log.append([first, *others, second])
+
+    assert ids(path) == [each.id for each in (*others, second)]
+
+
+async def test_only_what_is_new_in_the_feed_is_read(path: Path) -> None:
+    """With the whole of a feed of a gigabyte read each time, nothing else would get done."""
+    one, other = JsonLinesAudit(path), JsonLinesAudit(path)
+    await other.append([event(data={"padding": "x" * 5_000_000})])
+    await one.append([event()])
+    before = bytes_read()
+
+    for _ in range(20):
+        await one.append([event()])
+        await other.append([event()])
+
+    assert bytes_read() - before < 1_000_000
+
+
+def bytes_read() -> int:
+    """By this process, from anywhere."""
+    (line,) = [each for each in Path("/proc/self/io").read_text().splitlines() if each.startswith("rchar:")]
+    return int(line.split()[1])
+
+
+WRITER = """
+import asyncio, json, random, sys
+from pathlib import Path
+from tenant_operator.adapters.jsonl_audit import JsonLinesAudit
+from tenant_operator.api.tenant import OutboxEvent
+
+async def main(path, outboxes, seed):
+    log, chance = JsonLinesAudit(path), random.Random(seed)
+    delivered = {tenant: 0 for tenant in outboxes}
+    while any(delivered[tenant] < len(outbox) for tenant, outbox in outboxes.items()):
+        tenant = chance.choice(sorted(outboxes))
+        until = delivered[tenant] + chance.randint(1, 5)
+        await log.append([OutboxEvent.model_validate(each) for each in outboxes[tenant][:until]])
+        delivered[tenant] = until
+
+asyncio.run(main(Path(sys.argv[1]), json.loads(sys.stdin.read()), int(sys.argv[2])))
+"""
+
+
+def writer(path: Path, outboxes: str, seed: int) -> subprocess.Popen[str]:
+    """A process that delivers all the outboxes, each in order, again and again what it has delivered already."""
+    process = subprocess.Popen([sys.executable, "-c", WRITER, path, str(seed)], stdin=subprocess.PIPE, text=True)  # noqa: S603
+    assert process.stdin is not None
+    process.stdin.write(outboxes)
+    process.stdin.close()
+    return process
+
+
+def grown(path: Path, process: subprocess.Popen[str], size: int) -> None:
+    """Returns once the file is that long, or the process is over."""
+    while process.poll() is None and (not path.exists() or path.stat().st_size < size):
+        os.sched_yield()
+
+
+@pytest.mark.parametrize("kills", [0, 3], ids=["all live", "some are killed"])
+def test_several_processes_store_the_same_outboxes_once_and_in_order(path: Path, kills: int) -> None:
+    chance = random.Random(kills)
+    outboxes = {f"tenant-{number}": [event(tenant_id=f"tenant-{number}") for _ in range(40)] for number in range(5)}
+    text = json.dumps({tenant: [each.model_dump(mode="json") for each in outboxes[tenant]] for tenant in outboxes})
+    length = len(text) // 2
+
+    for _ in range(kills):
+        doomed, other = writer(path, text, 1), writer(path, text, 2)
+        grown(path, doomed, chance.randint(1, length))
+        for process in (doomed, other):
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    finishing = [writer(path, text, seed) for seed in range(3)]
+    assert [process.wait(60) for process in finishing] == [0, 0, 0]
+
+    stored = read(path)
+    for tenant, outbox in outboxes.items():
+        assert [each["id"] for each in stored if each["tenant_id"] == tenant] == [each.id for each in outbox]
+    assert len(stored) == sum(map(len, outboxes.values()))
+
+
+async def test_a_feed_that_another_process_keeps_locked_is_unavailable(path: Path) -> None:
+    """Stopped in the middle of a write, say. Once it goes on, so does everybody."""
+    log, told = JsonLinesAudit(path, patience=0.05), event()
+    with path.open("ab") as stopped:
+        fcntl.flock(stopped, fcntl.LOCK_EX)
+        with pytest.raises(Unavailable, match="another process has kept it locked"):
+            await log.append([told])
+        fcntl.flock(stopped, fcntl.LOCK_UN)
+
+        await log.append([told])
+
+    assert ids(path) == [told.id]
+
+
+async def test_after_a_failing_write_the_feed_is_free_for_others(path: Path) -> None:
+    one, other = JsonLinesAudit(path), JsonLinesAudit(path)
+    first, second = event(), event()
+    with files_no_longer_than(10), pytest.raises(Unavailable):
+        await one.append([first])
+
+    await other.append([second, first])
+
+    assert ids(path) == [second.id, first.id]
+
+
+async def test_a_pipe_is_refused_before_it_can_hold_everything_up(path: Path) -> None:
+    os.mkfifo(path)
+
+    with pytest.raises(Unavailable, match="neither a file nor a device; - is standard output"):
+        await asyncio.wait_for(JsonLinesAudit(path).append([event()]), 5)
 
 
 async def test_a_failing_write_is_unavailable_and_loses_nothing(tmp_path: Path) -> None:

@@ -106,6 +106,15 @@ async def test_what_is_no_web_address_is_rejected(probed: tuple[Prober, Site]) -
         await prober.status("ftp://tenant.example/ready", 5)
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["http://127.0.0.1:99999/", "http://xn--a/", "http://\x00/", "http://\u2028/", "http://256.1.1.1/", "http://"],
+)
+async def test_an_address_that_nobody_can_have_is_rejected(prober_on_the_wire: HttpProber, url: str) -> None:
+    with pytest.raises(Rejected):
+        await prober_on_the_wire.status(url, 5)
+
+
 async def test_a_redirect_is_not_followed_and_no_cookie_is_kept(
     server: HttpServer, prober_on_the_wire: HttpProber
 ) -> None:

@@ -213,7 +213,7 @@ class Life:
         ids = (f"01{number:04d}{serial:020d}" for serial in count())
         new_id = lambda: next(ids)  # noqa: E731
         ports = Ports(world.cluster, world.storage, world.mailer, world.prober, world.catalog, world.store, world.clock)
-        self.courier = Courier(world.audit, self._wake)
+        self.courier = Courier(world.audit, self._wake, now=world.clock.now)
         host = TenantSaga(
             plan if plan is not None else provisioning_plan(options, MIGRATIONS),
             ports,

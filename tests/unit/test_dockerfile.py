@@ -46,6 +46,12 @@ def test_both_stages_begin_with_the_base_that_is_asked_for() -> None:
     assert [rest.split()[0] for rest in of(BUILDER, "FROM") + of(IMAGE, "FROM")] == ["${BASE_IMAGE}"] * 2
 
 
+def test_the_base_is_named_by_its_digest() -> None:
+    (argument,) = of(HEAD, "ARG")
+
+    assert re.fullmatch(r"BASE_IMAGE=[^\s@]+/python:3\.13[^\s@]*@sha256:[0-9a-f]{64}", argument)
+
+
 def test_it_runs_as_a_number_that_is_not_root() -> None:
     (user,) = of(IMAGE, "USER")
     assert all(int(number) > 0 for number in user.split(":"))

@@ -137,6 +137,12 @@ def test_a_bad_template_is_rejected_by_name(tmp_path: Path, kind: str, template:
         rendered(Email.WELCOME, folder=folder)
 
 
+@pytest.mark.parametrize("template", ["{% if 1 %}" * 300, "{{ " + "(" * 3000 + " }}", "{% include 'welcome.txt.j2' %}"])
+def test_a_template_that_is_nested_too_deeply_is_rejected_by_name(tmp_path: Path, template: str) -> None:
+    with pytest.raises(Rejected, match=r"^email template welcome\.txt\.j2: "):
+        rendered(Email.WELCOME, folder=folder_with(tmp_path, txt=template))
+
+
 def test_a_missing_template_is_rejected_by_name(tmp_path: Path) -> None:
     with pytest.raises(Rejected, match=r"welcome\.subject\.j2"):
         rendered(Email.WELCOME, folder=tmp_path)

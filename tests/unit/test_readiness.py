@@ -229,3 +229,14 @@ def test_a_message_of_the_cluster_is_quoted_in_one_line_of_bounded_length() -> N
 
     assert "\n" not in told
     assert len(told) < 400
+
+
+@pytest.mark.parametrize("hidden", ["\x1b[2J\x1b[1;1H", "\x07", "\u202e", "\u200b", "\x9b"])
+def test_what_a_pod_says_commands_no_terminal(hidden: str) -> None:
+    ended = {"exitCode": 1, "message": f"all is{hidden} well"}
+    waiting = {"waiting": {"reason": "CrashLoopBackOff"}}
+
+    told = explain(a_pod(containerStatuses=[a_container(waiting, restarts=3, last=ended)]))
+
+    assert told.isprintable()
+    assert "all is�" in told

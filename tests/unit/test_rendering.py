@@ -10,9 +10,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from jinja2 import DictLoader
 
-from tenant_operator.api.plan import Plan
-from tenant_operator.provisioning import manifests, rendering
+from tenant_operator.api.plan import Plan, Readiness
+from tenant_operator.provisioning import manifests, plans, rendering
 from tenant_operator.provisioning.naming import Names
+from tenant_operator.provisioning.options import Options
 from tenant_operator.provisioning.ports import Manifest
 from tenant_operator.provisioning.rendering import Templates, render_value, yaml_flow
 from tenant_operator.saga.errors import Rejected
@@ -234,15 +235,20 @@ def test_a_value_of_a_plan_may_speak_of_the_tenant() -> None:
     [
         ("{{ hostt }}", "'hostt' is undefined; known are host, namespace, organization, slug, url"),
         ("{{ host", "unexpected end of template"),
-        ("{% for a in 'abc' %}{% endfor %}", "not for"),
-        ("{{ 'a' * 1000000000 }}", "not mul"),
-        ("{{ host.__class__ }}", "not getattr"),
-        ("{{ range(10) }}", "not call"),
-        ("{{ host | center(1000000000) }}", "not center"),
-        ("{{ host | replace('a', 'b') }}", "not replace"),
-        ("{{ host | trim('t') }}", "not trim"),
-        ("{% include 'workloads.yaml.j2' %}", "not include"),
-        ("{% set a = 1 %}", "not assign"),
+        ("{% for a in 'abc' %}{% endfor %}", "not 'for'"),
+        ("{{ 'a' * 1000000000 }}", "not 'a'"),
+        ("{{ host.__class__ }}", "not '.'"),
+        ("{{ range(10) }}", "not '('"),
+        ("{{ host | center(1000000000) }}", "not 'center'"),
+        ("{{ host | replace('a', 'b') }}", "not 'replace'"),
+        ("{{ host | trim('t') }}", "not '('"),
+        ("{% include 'workloads.yaml.j2' %}", "not 'include'"),
+        ("{% set a = 1 %}", "not 'set'"),
+        ("{{ }}", "not '}}'"),
+        ("{{ 'two' 'words' }}", "not 'two'"),
+        ("{{ host url }}", "not 'url'"),
+        ("{{ host | }}", "not '}}'"),
+        ("{{ \x1b }}", "unexpected char '\\x1b'"),
     ],
 )
 def test_a_value_template_that_goes_beyond_its_means_is_refused(text: str, told: str) -> None:
@@ -253,7 +259,33 @@ def test_a_value_template_that_goes_beyond_its_means_is_refused(text: str, told:
     assert told in refused.value.message
 
 
-@given(st.text(alphabet=string.printable, max_size=60).map(lambda text: "{{" + text))
+def test_a_value_template_may_have_comments_and_say_what_is_no_template() -> None:
+    text = "{# of the tenant #}{{- host -}} {% raw %}{{ theirs }}{% endraw %} {{ slug | upper | lower }}"
+
+    assert render_value(text, VALUES, place="here") == f"{NAMES.host}{{{{ theirs }}}} banking"
+
+
+PARTS = ("{{", "}}", "{%", "%}", "{#", "#}", "(", ")", "[", "]", "{", "}", "|", "lower", "host", "not ", "-", "~", ".a")
+STATEMENTS = ("{% if host %}", "{% endif %}", "{% for a in host %}", "{% endfor %}", "{% raw %}", "{% filter lower %}")
+YAML = ("- ", "? ", ": ", "\n", " ", "&a ", "*a", "!!set ", "'", "2026-01-01", "1: ", ".inf", "kind: ", "metadata: ")
+
+
+def nested(parts: tuple[str, ...]) -> st.SearchStrategy[str]:
+    """Templates that somebody nested far too deeply, and bits of them."""
+    deep = st.builds(
+        lambda opened, depth, inside, closed: opened * depth + inside + closed * depth,
+        *(st.sampled_from(parts), st.sampled_from([1, 2, 30, 500, 3000]), st.sampled_from(parts)),
+        st.sampled_from(parts),
+    )
+    return st.lists(deep | st.sampled_from(parts) | st.text(string.printable, max_size=5), max_size=8).map("".join)
+
+
+@given(st.text(alphabet=string.printable, max_size=60).map(lambda text: "{{" + text) | nested(PARTS + STATEMENTS))
+@example("{{ " + "(" * 1900 + "host" + ")" * 1900 + " }}")
+@example("{{ host" + " | lower" * 500 + " }}")
+@example("{{ " + "-" * 4000 + "1 }}")
+@example("{{ " + "9" * 5000 + " }}")
+@example("{% if host %}" * 300)
 def test_any_value_template_renders_or_is_refused(text: str) -> None:
     try:
         rendered = render_value(text, VALUES, place="here")
@@ -261,6 +293,78 @@ def test_any_value_template_renders_or_is_refused(text: str) -> None:
         assert refused.message.startswith("here: ")
     else:
         assert len(rendered) <= rendering.VALUE_LIMIT
+
+
+@given(nested(PARTS + STATEMENTS + YAML))
+@example("{% if value %}" * 300)
+@example("{% for a in 'x' %}" * 25 + "{% endfor %}" * 25)
+@example("{% macro again(x) %}{{ again(x) }}{% endmacro %}{{ again(1) }}")
+@example("{% include 'settings.yaml.j2' %}")
+@example("{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}")
+@example("{{ cause() }}")
+@example("a: " + "[" * 200_000)
+@example("a: " + "{a: " * 100_000)
+@example("- " * 300_000)
+@example("? " * 300_000)
+@example(a_config_map(a="&a [*a]"))
+@example(a_config_map(a="2026-01-01"))
+@example("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, labels: [b]}")
+@example("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, labels: text}")
+def test_any_template_renders_or_is_refused(text: str) -> None:
+    def cause() -> None:
+        raise AssertionError
+
+    try:
+        manifests = render(text, value={"a": 1}, host="h", cause=cause)
+    except Rejected as refused:
+        assert refused.message.startswith("template settings.yaml.j2")
+        assert len(refused.message) < 2000
+    else:
+        assert json.loads(json.dumps(manifests, allow_nan=False)) == manifests
+
+
+def test_a_value_that_is_nested_too_deeply_is_told_with_its_line() -> None:
+    deep: list[Any] = []
+    for _ in range(5000):
+        deep = [deep]
+
+    assert refusal("a: 1\nb: {{ value }}", value=deep) == "template settings.yaml.j2, line 2: it is nested too deeply"
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        ("[" * 150 + "]" * 150, "what it renders to is nested more than 100 levels deep"),
+        ("[" * 6000 + "]" * 6000, "what it renders to is nested more than 100 levels deep"),
+        ("&a [*a]", "what it renders to is nested more than 100 levels deep"),
+        ("2026-01-01", "datetime.date(2026, 1, 1) is no value that an object can have; quote it"),
+        (".nan", "nan is no number that an object can have"),
+        ("{1: a}", "the key 1 of an object is no text; quote it"),
+    ],
+)
+def test_what_no_object_can_hold_is_refused(data: str, told: str) -> None:
+    assert refusal(a_config_map(a=data)) == f"template settings.yaml.j2: {told}"
+
+
+def test_references_that_multiply_are_refused() -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 8)}]" for n in range(1, 10)]
+
+    message = refusal(a_config_map() + "".join(f"  {line}\n" for line in lines))
+
+    assert message == f"template settings.yaml.j2: an object of more than {rendering.SIZE_LIMIT} values"
+
+
+@given(nested(PARTS + STATEMENTS).filter(lambda text: "{{" in text or "{%" in text))
+@example("{{ " + "(" * 1900 + "host" + ")" * 1900 + " }}")
+def test_a_plan_with_any_value_template_is_told_what_is_wrong_with_it(text: str) -> None:
+    plan = a_plan(text, "argument", "annotation")
+    plan = plan.model_copy(update={"spec": plan.spec.model_copy(update={"readiness": Readiness(url=text)})})
+
+    findings = plans.findings_of(plan, Options())
+
+    for finding in findings:
+        assert finding.message.startswith("plan starter, "), finding.message
 
 
 def test_a_broken_variable_of_a_plan_is_named() -> None:

@@ -14,11 +14,12 @@ from tenant_operator.provisioning.known import KnownTenants
 from tenant_operator.provisioning.ports import TenantKey
 from tenant_operator.saga.errors import Unavailable
 from tests.fakes.audit import FakeAudit
-from tests.simulation.virtual_time import run
+from tests.simulation.virtual_time import VirtualClock, run
 from tests.simulation.world import KEY, TENANT, Life, World
 from tests.unit.saga_interpreter import START
 from tests.unit.saga_tenant import tenant
 
+CLOCK = VirtualClock()
 MINE = TenantKey("cymmetri", "banking")
 
 
@@ -50,7 +51,7 @@ def deliver(sink: MoodySink, count: int, wait: float) -> tuple[list[TenantKey], 
 
     async def story() -> tuple[list[TenantKey], Courier]:
         rung: list[TenantKey] = []
-        courier = Courier(sink, rung.append)
+        courier = Courier(sink, rung.append, now=CLOCK.now)
         task = asyncio.create_task(courier.run())
         outbox = [event(number) for number in range(count)]
         courier.hand_over(MINE, outbox)
@@ -101,7 +102,7 @@ def test_a_sink_that_fails_with_something_else_is_tried_again_too() -> None:
 def test_what_arrives_while_the_sink_works_is_delivered_next() -> None:
     async def story() -> list[str]:
         sink = FakeAudit()
-        courier = Courier(sink, lambda key: None)
+        courier = Courier(sink, lambda key: None, now=CLOCK.now)
 
         async def meanwhile(operation: str, name: str) -> None:
             if name == event(0).id:

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tenant_operator.api.conditions import ConditionType, find_condition, is_true
+from tenant_operator.api.conditions import ConditionType, Reason, find_condition, is_true
 from tenant_operator.api.fields import MESSAGE_MAX_LENGTH
 from tenant_operator.api.meta import ConditionStatus
 from tenant_operator.api.names import Action, ActivityName
 from tenant_operator.api.states import DesiredState, RunReason, TenantState
 from tenant_operator.api.tenant import Tenant, TenantStatus
 from tenant_operator.provisioning.lifecycle import demand, take_request
-from tenant_operator.provisioning.standing import Standing
+from tenant_operator.provisioning.standing import Standing, Trouble, standing_of
 from tenant_operator.provisioning.status import project
 from tenant_operator.saga.activity import RetryPolicy
 from tenant_operator.saga.decide import after_failure, fold
@@ -225,3 +225,42 @@ def test_after_a_reset_nothing_is_said_to_be_under_way() -> None:
     assert workloads_ready is not None
     assert (workloads_ready.status, workloads_ready.reason) == (ConditionStatus.FALSE, "Reset")
     assert f"{len(mirror.status.allocations)} resources are still held" in mirror.ready()
+
+
+@settings(max_examples=25, deadline=None)
+@given(interpreters(whole=True), st.integers(0, 3), st.sampled_from(DesiredState))
+def test_a_tenant_that_the_audit_sink_holds_up_says_so_whatever_it_was_doing(
+    life: Interpreter, runs: int, desired: DesiredState
+) -> None:
+    mirror = Mirror(life, desired)
+    life.lives(runs)
+    for before, now in mirror.told:
+        held = project(
+            tenant(before, desired=desired), NAMES, life.saga, life.steps, [], now, standing=Standing(), backlog="full"
+        )
+        said = {each.type: each for each in held.conditions}
+        assert (said["AuditBacklog"].status, said["AuditBacklog"].message) == ("True", "full")
+        assert not {"Reconciling", "Stalled"} <= said.keys()
+        if "Stalled" not in said:
+            assert (said["Reconciling"].reason, said["Reconciling"].message) == ("AuditSinkFailing", "full")
+        if "Ready" in said and said["Ready"].status == "False":
+            assert said["Ready"].message == said.get("Stalled", said.get("Reconciling", said["Ready"])).message
+        assert list(faults(held.to_wire(), status_schema())) == []
+
+        after = project(tenant(held, desired=desired), NAMES, life.saga, life.steps, [], now, standing=Standing())
+        assert find_condition(after.conditions, ConditionType.AUDIT_BACKLOG) is None
+        assert Reason.AUDIT_SINK_FAILING not in {each.reason for each in after.conditions}
+
+
+@pytest.mark.parametrize("can_heal", [True, False])
+def test_trouble_is_remembered_while_the_audit_sink_holds_the_tenant_up(can_heal: bool) -> None:
+    """It is known from the condition that tells it alone."""
+    life = Interpreter(all_steps(), seeded(), eventful=0)
+    mirror = Mirror(life)
+    life.lives(0)
+    standing = Standing(trouble=Trouble("the quota is too small", can_heal))
+    told = project(mirror.record, NAMES, life.saga, life.steps, [], START, standing=standing, backlog="full")
+
+    assert standing_of(told).trouble == standing.trouble
+    assert is_true(told.conditions, ConditionType.AUDIT_BACKLOG)
+    assert is_true(told.conditions, ConditionType.READY)

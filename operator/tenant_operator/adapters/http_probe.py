@@ -47,11 +47,20 @@ class HttpProber:
             raise Unavailable(f"GET {target}: no answer within {timeout_seconds:g} s") from error
         except httpx.HTTPError as error:
             raise Unavailable(f"GET {target}: {root_cause(error)}") from error
+        except Exception as error:  # what the libraries below make of an address that they did not expect
+            raise Rejected(f"GET {target}: it cannot be asked: {_first(error)}") from error
 
 
 def _without_secrets(url: str) -> str:
     """The URL without user information, query and fragment; Rejected if it is none."""
     try:
         return str(httpx.URL(url).copy_with(userinfo=b"", query=None, fragment=None))
-    except httpx.InvalidURL as error:
+    except (httpx.InvalidURL, ValueError) as error:  # the latter from the name of an international host
         raise Rejected(f"the probe's URL is not one: {error}") from error
+
+
+def _first(error: Exception) -> str:
+    """The first of a group, in words; they repeat no secret, as a connection knows host and port only."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return f"{type(error).__name__}: {error}"

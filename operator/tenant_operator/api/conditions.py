@@ -36,6 +36,8 @@ class ConditionType(StrEnum):
     """The emails were sent."""
     RESOURCES_HELD = "ResourcesHeld"
     """The ledger, status.allocations, is not empty."""
+    AUDIT_BACKLOG = "AuditBacklog"
+    """The tenant is held up, because its audit events cannot be stored. Absent otherwise."""
 
 
 class Reason(StrEnum):
@@ -86,6 +88,10 @@ class Reason(StrEnum):
     UPKEEP_FAILED = "UpkeepFailed"
     """A suspension, a resumption, a rollout or the correction of drift failed; it goes on being tried. Stalled if no
     try can succeed without a person, Reconciling otherwise."""
+
+    AUDIT_SINK_FAILING = "AuditSinkFailing"
+    """Nothing is begun, or the record is kept, until the audit sink stores events again; the message says what is the
+    matter with it."""
 
     # The steps of a run.
     NOT_STARTED = "NotStarted"

@@ -4,6 +4,8 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from tenant_operator.api.tenant import OutboxEvent
 from tenant_operator.provisioning.ports import AuditLog, TenantKey
@@ -14,6 +16,16 @@ _log = logging.getLogger(__name__)
 _BATCH = 500
 _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 30.0
+_PATIENCE = timedelta(seconds=15)
+"""A sink that has not answered by then is in trouble."""
+
+
+@dataclass(frozen=True, slots=True)
+class SinkTrouble:
+    """What the sink said last, and since when it has stored nothing."""
+
+    cause: str
+    since: datetime
 
 
 class Courier:
@@ -22,9 +34,14 @@ class Courier:
     `on_delivered(key)` is called when events of a tenant reached the sink, so that its outbox can be cleared.
     """
 
-    def __init__(self, audit: AuditLog, on_delivered: Callable[[TenantKey], None]) -> None:
+    def __init__(
+        self, audit: AuditLog, on_delivered: Callable[[TenantKey], None], *, now: Callable[[], datetime]
+    ) -> None:
         self._audit = audit
         self._on_delivered = on_delivered
+        self._now = now
+        self._trouble: SinkTrouble | None = None
+        self._asked: datetime | None = None
         self._waiting: deque[tuple[TenantKey, OutboxEvent]] = deque()
         self._handed_over: dict[TenantKey, set[str]] = {}
         self._delivered: dict[TenantKey, set[str]] = {}
@@ -34,6 +51,13 @@ class Courier:
     def backlog(self) -> int:
         """Events that the sink does not have yet."""
         return len(self._waiting)
+
+    @property
+    def trouble(self) -> SinkTrouble | None:
+        """What is the matter with the sink; None as long as it stores what it is given."""
+        if self._trouble is None and self._asked is not None and self._now() - self._asked > _PATIENCE:
+            return SinkTrouble("it gives no answer", self._asked)
+        return self._trouble
 
     def hand_over(self, key: TenantKey, events: Sequence[OutboxEvent]) -> None:
         """Take charge of a tenant's outbox. Events that were handed over before are not taken twice."""
@@ -66,14 +90,15 @@ class Courier:
         while True:
             await self._bell.wait()
             batch = [self._waiting[index] for index in range(min(_BATCH, len(self._waiting)))]
+            self._asked = self._now()
             try:
                 await self._audit.append([event for _, event in batch])
             except Exception as error:  # the feed must outlive whatever a sink may do
-                cause = error if isinstance(error, ActivityError) else f"unexpected {type(error).__name__}"
-                _log.warning("audit sink: %s; %d events wait, next try in %g s", cause, len(self._waiting), pause)
+                self._failed(str(error) if isinstance(error, ActivityError) else f"unexpected {type(error).__name__}")
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
                 continue
+            self._succeeded()
             pause = _FIRST_PAUSE
             for key, event in batch:
                 self._waiting.popleft()
@@ -82,3 +107,22 @@ class Courier:
                 self._bell.clear()
             for key in {key for key, _ in batch}:
                 self._on_delivered(key)
+
+    def _failed(self, cause: str) -> None:
+        """One line in the log for each cause, not for each try."""
+        since = self._trouble.since if self._trouble is not None else self._asked or self._now()
+        self._asked = None
+        if self._trouble is None or self._trouble.cause != cause:
+            _log.warning(
+                "audit sink: %s; %d events wait, and a tenant with more than 100 of them begins nothing; it is tried "
+                "again at least every %g s",
+                *(cause, len(self._waiting), _LONGEST_PAUSE),
+            )
+        self._trouble = SinkTrouble(cause, since)
+
+    def _succeeded(self) -> None:
+        self._asked = None
+        if self._trouble is not None:
+            lasted = (self._now() - self._trouble.since).total_seconds()
+            _log.info("audit sink: it stores events again, after %g s without", round(lasted))
+            self._trouble = None

@@ -77,7 +77,7 @@ def cause(
         deployment = found.get(state.name)
         trouble = _trouble(deployment, pods, events) if deployment is not None else ""
         lines.append(f"{line}; {trouble}" if trouble else line)
-    return ". ".join(lines)
+    return _printable(". ".join(lines))
 
 
 def _trouble(deployment: Manifest, pods: Sequence[Manifest], events: Sequence[Manifest]) -> str:
@@ -202,6 +202,11 @@ def _condition(manifest: Manifest, type_: str, status: str) -> Mapping[str, Any]
 def _number(mapping: Mapping[str, Any], key: str, default: int = 0) -> int:
     value = mapping.get(key)
     return default if value is None else int(value)
+
+
+def _printable(text: str) -> str:
+    """`text` without what a terminal would obey: whoever writes what a pod says may be the one who attacks it."""
+    return "".join(character if character.isprintable() else "�" for character in text)
 
 
 def _after_colon(message: object) -> str:

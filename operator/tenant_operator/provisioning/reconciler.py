@@ -1,12 +1,12 @@
 """Brings one Tenant closer to what its API object asks for, whatever woke it: the top of the level-triggered loop."""
 
 import asyncio
-import logging
 from collections.abc import Callable
 from datetime import datetime
 
 from tenant_operator.api.names import ANNOTATION_ACTION, FINALIZER
 from tenant_operator.api.tenant import Tenant
+from tenant_operator.provisioning.backlog import BACKPRESSURE, backlog
 from tenant_operator.provisioning.courier import Courier
 from tenant_operator.provisioning.known import KnownTenants
 from tenant_operator.provisioning.lifecycle import let_go, take_request
@@ -16,12 +16,9 @@ from tenant_operator.provisioning.upkeep import Upkeep
 from tenant_operator.saga.host import Gone, Stale
 from tenant_operator.saga.runner import Runner
 
-_log = logging.getLogger(__name__)
-
-_BACKPRESSURE = 100
-"""Events in an outbox above which no further step is begun: the audit sink comes first."""
-
 _SOON = 1.0
+_HELD_UP_RECHECK = 60.0
+"""The courier wakes a tenant whose events it delivered. This is how often a changed cause may be told."""
 
 
 class Reconciler:
@@ -71,9 +68,15 @@ class Reconciler:
             if deleting:
                 return None
             tenant = await self._with_finalizers(tenant, (*tenant.metadata.finalizers, FINALIZER))
-        if len(self._courier.undelivered(key, tenant.status.outbox)) > _BACKPRESSURE:
-            _log.warning("%s: its outbox is full; waiting for the audit sink", key)
+        waiting = len(self._courier.undelivered(key, tenant.status.outbox))
+        is_full = waiting > BACKPRESSURE
+        is_kept = deleting and waiting > 0 and let_go(self._host.saga(tenant))
+        if (is_full or is_kept) and (trouble := self._courier.trouble):
+            await self._host.write_backlog(tenant, backlog(trouble, is_full=is_full))
+            return _HELD_UP_RECHECK
+        if is_full:
             return _SOON
+        tenant = await self._host.write_backlog(tenant, "")
         tenant, again = await self._runner.advance(tenant, attention)
         tenant, pause = await self._upkeep.tend(tenant)
         if again is not None:
@@ -86,7 +89,7 @@ class Reconciler:
             return pause
         if tenant.status.outbox:
             if len(self._courier.undelivered(key, tenant.status.outbox)) == len(tenant.status.outbox):
-                return None  # the courier wakes the key once the sink has them
+                return _SOON if is_kept else None  # the courier wakes the key once the sink has them
             tenant = await self._host.clear_outbox(tenant)
             if tenant.status.outbox:
                 return None

@@ -1,6 +1,7 @@
 """What a Tenant says of itself: state and conditions, told from the journal. Conditions are set nowhere else."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from tenant_operator.api.conditions import (
@@ -61,13 +62,14 @@ def project(
     now: datetime,
     *,
     standing: Standing,
+    backlog: str = "",
 ) -> TenantStatus:
-    """The status that tells `saga`, and what the tenant is beside it."""
+    """The status that tells `saga`, and what the tenant is beside it. `backlog`: why the audit sink holds it up."""
     state = state_of(saga, suspended=standing.suspended)
     running = _running(saga)
     conditions = tenant.status.conditions
     generation = tenant.metadata.generation
-    for update in _updates(tenant, names, saga, steps, state, standing):
+    for update in _held_up(_updates(tenant, names, saga, steps, state, standing), backlog):
         if isinstance(update, ConditionUpdate):
             conditions = set_condition(conditions, update, generation=generation, now=now)
         else:
@@ -128,6 +130,21 @@ def _updates(
     updates.append(_switching(tenant.spec.desired_state, state) if standing.switching else _traffic(state))
     updates.append(_held(saga))
     return updates
+
+
+def _held_up(updates: list[ConditionUpdate | ConditionType], backlog: str) -> list[ConditionUpdate | ConditionType]:
+    """Where the audit sink holds the tenant up, what is said to be under way is not, and waits for that."""
+    if not backlog:
+        return [*updates, ConditionType.AUDIT_BACKLOG]
+    said = {each.type: each for each in updates if isinstance(each, ConditionUpdate)}
+    reconciling = said.get(ConditionType.RECONCILING)
+    failed = reconciling is not None and reconciling.reason is Reason.UPKEEP_FAILED
+    waits = [ConditionUpdate(ConditionType.AUDIT_BACKLOG, ConditionStatus.TRUE, Reason.AUDIT_SINK_FAILING, backlog)]
+    if ConditionType.STALLED not in said and not failed:  # those have more to tell
+        waits.append(replace(waits[0], type=ConditionType.RECONCILING))
+        if (ready := said.get(ConditionType.READY)) is not None and ready.status is ConditionStatus.FALSE:
+            waits.append(replace(waits[0], type=ConditionType.READY, status=ConditionStatus.FALSE))
+    return [*updates, *waits]
 
 
 def _readiness(

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
+from tenant_operator.api.conditions import ConditionType, find_condition
 from tenant_operator.api.names import ActivityName
 from tenant_operator.api.plan import Plan
 from tenant_operator.api.states import DesiredState
@@ -192,10 +193,28 @@ class TenantSaga:
         await self.tell(stored, happenings)
         return stored
 
+    async def write_backlog(self, record: Tenant, backlog: str) -> Tenant:
+        """Journal why the audit sink holds the tenant up or, if empty, that it no longer does; no write if that is
+        told already. Raises Stale (the newer record is known by then), Unavailable."""
+        told = find_condition(record.status.conditions, ConditionType.AUDIT_BACKLOG)
+        if backlog == (told.message if told is not None else ""):
+            return record
+        outbox = self._courier.undelivered(key_of(record), record.status.outbox)
+        standing, now = standing_of(record.status), self._ports.clock.now()
+        return await self._project(record, self.saga(record), outbox, standing, now, backlog=backlog)
+
     async def _project(
-        self, record: Tenant, saga: Saga, outbox: Sequence[OutboxEvent], standing: Standing, now: datetime
+        self,
+        record: Tenant,
+        saga: Saga,
+        outbox: Sequence[OutboxEvent],
+        standing: Standing,
+        now: datetime,
+        *,
+        backlog: str = "",
     ) -> Tenant:
-        status = project(record, self.names(record), saga, self.steps(record), outbox, now, standing=standing)
+        names, steps = self.names(record), self.steps(record)
+        status = project(record, names, saga, steps, outbox, now, standing=standing, backlog=backlog)
         try:
             return await self._store_status(record.model_copy(update={"status": status}))
         except Stale:

@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from jinja2 import FileSystemLoader, StrictUndefined, TemplateError
+from jinja2 import FileSystemLoader, StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from tenant_operator.provisioning.ports import Mail
@@ -60,8 +60,8 @@ class Templates:
     def _part(self, template: str, facts: Facts) -> str:
         try:
             return self._environment.get_template(template).render(asdict(facts))
-        except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
-            raise Rejected(f"email template {template}: {error or type(error).__name__}") from error
+        except Exception as error:  # a template may fail with anything, and whoever renders it must not
+            raise Rejected(f"email template {template}: {str(error) or type(error).__name__}") from error
 
 
 def _is_html(template: str | None) -> bool:
