@@ -45,6 +45,9 @@ class FixedCatalog:
     def organization(self, name: str) -> Organization | None:
         return None
 
+    def organizations(self) -> Sequence[Organization]:
+        return ()
+
     def tenants_of(self, organization: str) -> Sequence[Tenant]:
         return self.tenants
 
