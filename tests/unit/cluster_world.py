@@ -38,6 +38,7 @@ class FixedCatalog:
 
     tenants: list[Tenant] = field(default_factory=list)
     unheard: int = 0
+    others: list[Organization] = field(default_factory=list)
 
     def plan(self, name: str) -> Plan | None:
         return None
@@ -46,7 +47,7 @@ class FixedCatalog:
         return None
 
     def organizations(self) -> Sequence[Organization]:
-        return ()
+        return self.others
 
     def tenants_of(self, organization: str) -> Sequence[Tenant]:
         return self.tenants
