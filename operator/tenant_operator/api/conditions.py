@@ -15,7 +15,7 @@ class ConditionType(StrEnum):
 
     READY = "Ready"
     """Tenant: it serves; absent in Suspended and Decommissioned, if that is what was asked for. Organization:
-    members hold their roles, and namespace and plans exist. Plan: tenants can be made of it."""
+    members hold their roles, namespace and plans exist, and it is in nobody's way. Plan: tenants can be made of it."""
     RECONCILING = "Reconciling"
     """The operator is at work, or waits for something that ends by itself. Absent otherwise."""
     STALLED = "Stalled"
