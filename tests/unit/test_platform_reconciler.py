@@ -440,6 +440,20 @@ async def test_tenants_are_counted_for_their_organization_and_their_plan(platfor
     assert platform.store.writes == writes
 
 
+async def test_a_tenant_elsewhere_that_names_the_organization_is_none_of_its_tenants(platform: Platform) -> None:
+    platform.organization("acme")
+    await platform.reconcile()
+    planted = a_tenant("planted", "Failed")
+    planted["metadata"]["namespace"] = "elsewhere"
+    platform.catalog.observe_tenant("ADDED", planted)
+    writes = platform.store.writes
+
+    await platform.reconcile()
+
+    assert platform.store.organization("acme").status.tenants == {}
+    assert platform.store.writes == writes
+
+
 async def test_a_broken_plan_says_what_is_broken(platform: Platform) -> None:
     platform.store.apply(Plan, "starter", PLAN | {"readiness": {"url": "https://{{ hots }}/"}})
 

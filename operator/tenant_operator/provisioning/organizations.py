@@ -10,7 +10,7 @@ from tenant_operator.api.organization import MemberRole, Organization, Organizat
 from tenant_operator.api.tenant import Tenant
 from tenant_operator.provisioning.findings import Finding, judged
 from tenant_operator.provisioning.objects import is_going
-from tenant_operator.provisioning.organization_rules import Defect
+from tenant_operator.provisioning.organization_rules import Defect, homes
 from tenant_operator.provisioning.ports import Manifest
 from tenant_operator.provisioning.roles import invalid_members
 
@@ -83,7 +83,8 @@ def status_of(
             organization.status.conditions, findings, fine=_summary(organization), generation=generation, now=now
         ),
         namespace=home,
-        tenants=tenants_by_state(tenants),
+        # Anybody's Tenant can name the organisation; its own live where it does.
+        tenants=tenants_by_state(each for each in tenants if each.metadata.namespace in homes(organization)),
     )
 
 
