@@ -3,18 +3,19 @@
 import asyncio
 import logging
 import ssl
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, NoReturn, TypeAlias, cast
+from typing import Any, Final, Literal, NoReturn, TypeAlias, TypeVar, cast
 
 import kopf
 from pydantic import ValidationError
 
 from tenant_operator.api.names import API_VERSION
+from tenant_operator.api.organization import Organization
 from tenant_operator.api.tenant import Tenant
 from tenant_operator.provisioning.admission import Admission
 from tenant_operator.provisioning.admission_rules import INVALID, Refusal
-from tenant_operator.provisioning.ports import Caller
+from tenant_operator.provisioning.ports import Caller, TenantKey
 from tenant_operator.saga.errors import ActivityError
 
 STAMP_TENANT: Final = "stamp-tenant"
@@ -30,6 +31,7 @@ _RENEWAL_CHECK_SECONDS: Final = 2.0
 _NEVER: Final = 1e7
 """Seconds. kopf would restart its server for a new certificate, and turn requests away meanwhile."""
 
+AnyResource = TypeVar("AnyResource", Organization, Tenant)
 Operation: TypeAlias = Literal["CREATE", "UPDATE", "DELETE", "CONNECT"]
 _WRITES: Final[tuple[Operation, ...]] = ("CREATE", "UPDATE")
 _REMOVAL: Final[tuple[Operation, ...]] = ("DELETE",)
@@ -146,21 +148,27 @@ def install(
     async def check(name: str, namespace: str | None, userinfo: kopf.UserInfo, **request: Any) -> None:
         old, new, caller, subject = request["old"], request["new"], _caller(userinfo), f"Tenant {namespace}/{name}"
         if new is None:
-            await _ask(admission.removal(namespace or "", name, caller), subject, caller, seconds)
+            key, organization = TenantKey(namespace or "", name), _organization_of(old)
+            await _ask(admission.removal(key, organization, caller), subject, caller, seconds)
             return
-        try:
-            before, after = None if old is None else Tenant.model_validate(dict(old)), Tenant.model_validate(dict(new))
-        except ValidationError as error:
-            _refuse(Refusal(INVALID, _unreadable(error)))
+        before, after = None if old is None else _parsed(Tenant, old), _parsed(Tenant, new)
         await _ask(admission.write(before, after, caller), subject, caller, seconds)
 
     @kopf.on.validate(API_VERSION, "plans", id=CHECK_PLAN, operations=_REMOVAL, registry=registry)
     async def check_plan(name: str, userinfo: kopf.UserInfo, **_: Any) -> None:
-        await _ask(admission.removal_of_plan(name), f"Plan {name}", _caller(userinfo), seconds)
+        caller = _caller(userinfo)
+        await _ask(admission.removal_of_plan(name, caller), f"Plan {name}", caller, seconds)
 
-    @kopf.on.validate(API_VERSION, "organizations", id=CHECK_ORGANIZATION, operations=_REMOVAL, registry=registry)
-    async def check_organization(name: str, userinfo: kopf.UserInfo, **_: Any) -> None:
-        await _ask(admission.removal_of_organization(name), f"Organization {name}", _caller(userinfo), seconds)
+    @kopf.on.validate(
+        API_VERSION, "organizations", id=CHECK_ORGANIZATION, operations=(*_WRITES, *_REMOVAL), registry=registry
+    )
+    async def check_organization(name: str, userinfo: kopf.UserInfo, **request: Any) -> None:
+        old, new, caller, subject = request["old"], request["new"], _caller(userinfo), f"Organization {name}"
+        if new is None:
+            await _ask(admission.removal_of_organization(name, caller), subject, caller, seconds)
+            return
+        before, after = None if old is None else _parsed(Organization, old), _parsed(Organization, new)
+        await _ask(admission.write_of_organization(before, after, caller), subject, caller, seconds)
 
 
 async def _ask(judgement: Awaitable[Refusal | None], subject: str, caller: Caller, seconds: float) -> None:
@@ -186,6 +194,20 @@ def _refuse(refusal: Refusal) -> NoReturn:
 def _unexpected(doing: str) -> Refusal:
     _log.exception("%s went wrong", doing)
     return Refusal(_INTERNAL, f"{doing} went wrong in the operator; its log says why")
+
+
+def _parsed(kind: type[AnyResource], body: Any) -> AnyResource:
+    """The object that a request brings. Raises AdmissionError."""
+    try:
+        return kind.model_validate(dict(body))
+    except ValidationError as error:
+        _refuse(Refusal(INVALID, _unreadable(error)))
+
+
+def _organization_of(body: Any) -> str:
+    """The organisation that a Tenant names, whatever else it says: one that cannot be read can be deleted."""
+    spec = dict(body or {}).get("spec")
+    return str(spec.get("organization") or "") if isinstance(spec, Mapping) else ""
 
 
 def _unreadable(error: ValidationError) -> str:

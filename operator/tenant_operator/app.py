@@ -31,7 +31,7 @@ from tenant_operator.adapters.paused import serve_paused
 from tenant_operator.adapters.postgres import PostgresStorage
 from tenant_operator.adapters.smtp import SmtpMailer
 from tenant_operator.admission import AdmissionServer, install
-from tenant_operator.api.names import ANNOTATION_ACTION, FIELD_MANAGER, LABEL_MANAGED_BY, LABEL_TENANT_UID
+from tenant_operator.api.names import ANNOTATION_ACTION, LABEL_TENANT_UID
 from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan
 from tenant_operator.api.tenant import Tenant
@@ -83,7 +83,7 @@ class Operator:
         self._key_by_uid: dict[str, TenantKey] = {}
         self._courier = Courier(JsonLinesAudit(settings.audit_log), self._wake, now=ports.clock.now)
         options = settings.options()
-        host = TenantSaga(
+        self._host = host = TenantSaga(
             provisioning_plan(options, load_migrations()),
             ports,
             options,
@@ -154,10 +154,8 @@ class Operator:
 
     def namespace_changed(self, event: str | None, body: dict[str, Any]) -> None:
         """A namespace was listed, added, modified or deleted: a tenant's own, or perhaps an organisation's."""
-        if body["metadata"].get("labels", {}).get(LABEL_MANAGED_BY) == FIELD_MANAGER:
-            self.child_changed(event, body)
-        else:
-            self._platform.namespace_changed(body)
+        self.child_changed(event, body)
+        self._platform.namespace_changed(body)
 
     def role_binding_changed(self, event: str | None, body: dict[str, Any]) -> None:
         """A RoleBinding was listed, added, modified or deleted: perhaps one that a member needs."""
@@ -165,12 +163,21 @@ class Operator:
 
     def child_changed(self, event: str | None, body: dict[str, Any]) -> None:
         """Something that a tenant is made of changed: its saga may be waiting for that, or have to put it right."""
-        drift = self._drift.is_drift(event, body)
-        uid = body["metadata"].get("labels", {}).get(LABEL_TENANT_UID)
-        if key := self._key_by_uid.get(uid):
-            if drift:
-                self._upkeep.drifted(key, body.get("kind", ""), body["metadata"]["name"])
-            self._queue.wake(key)
+        if (tenant := self._owner(body)) is None:
+            return
+        if self._drift.is_drift(event, body):
+            self._upkeep.drifted(tenant, body.get("kind", ""), body["metadata"]["name"])
+        self._queue.wake(key_of(tenant))
+
+    def _owner(self, body: dict[str, Any]) -> Tenant | None:
+        """The tenant that an object is part of: one whose UID is on it and whose own namespace it is, or is in. Labels
+        alone are nobody's word: whoever may write an object anywhere can copy them."""
+        metadata = body["metadata"]
+        key = self._key_by_uid.get((metadata.get("labels") or {}).get(LABEL_TENANT_UID, ""))
+        tenant = None if key is None else self._known.get(key)
+        if tenant is None or self._host.names(tenant).namespace != metadata.get("namespace", metadata["name"]):
+            return None
+        return tenant
 
     def part_changed(self, event: str | None, body: dict[str, Any]) -> None:
         """Something that no saga waits for changed: it matters only if it has to be put right."""
@@ -342,7 +349,7 @@ async def _webhooks(
     )
     admission = Admission(
         operator=await own_name(kubernetes),
-        base_domain=settings.base_domain,
+        options=settings.options(),
         catalog=catalog,
         offers=KubernetesOffers(kubernetes),
         access=SubjectAccessReviews(kubernetes),

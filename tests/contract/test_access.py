@@ -25,6 +25,8 @@ class World:
     namespace: str
     grant: Callable[[str, str, str], Awaitable[None]]
     """Kind of the subject (User, Group), its name, the verb."""
+    show: Callable[[str, str], Awaitable[None]]
+    """A user's name, and the kind whose objects they may see from now on, all of them."""
 
 
 @pytest.fixture
@@ -34,7 +36,10 @@ async def fake() -> World:
     async def grant(_: str, name: str, verb: str) -> None:
         access.grant(name, verb, "here")
 
-    return World(access, "here", grant)
+    async def show(name: str, plural: str) -> None:
+        access.let_see(name, plural)
+
+    return World(access, "here", grant, show)
 
 
 @pytest.fixture
@@ -60,7 +65,21 @@ async def real(devcluster: Environment) -> AsyncIterator[World]:
                 },
             )
 
-        yield World(SubjectAccessReviews(client), namespace, grant)
+        async def show(name: str, plural: str) -> None:
+            role, group = uuid4().hex, "rbac.authorization.k8s.io"
+            rules = [{"apiGroups": [GROUP], "resources": [plural], "verbs": ["list"]}]
+            binding = {
+                "metadata": {"name": role},
+                "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": role},
+                "subjects": [{"apiGroup": group, "kind": "User", "name": name}],
+            }
+            for path, body in (
+                ("clusterroles", {"metadata": {"name": role}, "rules": rules}),
+                ("clusterrolebindings", binding),
+            ):
+                await client.request("POST", f"{_RBAC}/{path}", subject=path, body=body)
+
+        yield World(SubjectAccessReviews(client), namespace, grant, show)
 
 
 @pytest.fixture(params=["fake", "real"])
@@ -94,6 +113,16 @@ async def test_what_an_authenticator_adds_to_a_user_is_understood(world: World) 
     caller = Caller("carol", ("system:authenticated",), "uid-1", {"example.com/tier": ["gold", "blue"]})
 
     assert await eventually_allowed(world, caller, "reset")
+
+
+async def test_who_may_list_a_kind_may_see_all_of_it(world: World) -> None:
+    await world.show("dave", "organizations")
+    await world.grant("User", "dave", "list")
+
+    await until(lambda: world.access.may_list(Caller("dave"), "organizations"))
+    await until(lambda: world.access.allowed(Caller("dave"), "list", world.namespace, ""))
+    assert not await world.access.may_list(Caller("dave"), "tenants")  # in one namespace only
+    assert not await world.access.may_list(Caller("bob"), "organizations")
 
 
 async def test_the_operator_learns_its_own_name(devcluster: Environment) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from devcluster import DevCluster, Environment
 from tenant_operator.api.conditions import ConditionType, ConditionUpdate, Reason, set_condition
@@ -150,6 +151,14 @@ WEB = {"name": "web", "image": "web:1", "ports": [PORT]}
             "member 'eve' is a User: it has no namespace, remove it",
         ),
         (organization(plans=["free", "free"]), 'spec.plans: duplicate entries for key [="free"]'),
+        (tenant("xn--bcher-kva"), "slug 'xn--bcher-kva' (spec.slug, or else metadata.name) has '--' in its third and"),
+        (tenant("other", slug="ab--c"), "slug 'ab--c' (spec.slug, or else metadata.name) has '--' in its third and"),
+        (organization("xn--other"), "slug 'xn--other' (spec.slug, or else metadata.name) has '--' in its third and"),
+        (organization(namespace="kube-system"), "namespace 'kube-system' is one of the cluster's own (kube-*); give"),
+        (
+            organization(namespace="tenant-portal-acme"),
+            "namespace 'tenant-portal-acme' is, or could become, a tenant's own (tenant-*); give",
+        ),
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else value["kind"],
 )
@@ -188,6 +197,56 @@ def test_what_is_immutable_stays(server: ApiServer, before: Object, after: Objec
 
     assert result.returncode != 0
     assert message in result.stderr
+
+
+def _before(rule: str, schema: Any) -> Any:
+    """The schema without the rules that have `rule` in them."""
+    if isinstance(schema, list):
+        return [_before(rule, each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: [each for each in value if rule not in each["rule"]]
+        if key == "x-kubernetes-validations"
+        else _before(rule, value)
+        for key, value in schema.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("rule", "old"),
+    [
+        ("^..--", tenant("xn--old")),
+        ("^..--", organization("xn--old")),
+        ("kube-", organization("old", namespace="kube-system")),
+    ],
+    ids=["tenant-slug", "organization-slug", "organization-namespace"],
+)
+def test_what_was_there_before_a_rule_can_still_be_told_of_and_let_go(
+    server: ApiServer, rule: str, old: Object
+) -> None:
+    plural = f"{old['kind'].lower()}s"
+    crd = yaml.safe_load((ROOT / "crds" / f"intelliauth.io_{plural}.yaml").read_text())
+    where, name = ("-n", NAMESPACE), old["metadata"]["name"]
+    old = {**old, "metadata": {**old["metadata"], "finalizers": ["tests.example/kept"]}}
+    server.must("replace", "-f", "-", stdin={**crd, "spec": _before(rule, crd["spec"])})
+    for _ in range(100):  # the API server serves a changed schema in its own time
+        if (created := server.kubectl("create", "-f", "-", stdin=old)).returncode == 0:
+            break
+    assert created.returncode == 0, created.stderr
+    server.must("replace", "-f", "-", stdin=crd)
+    other = {**old, "metadata": {**old["metadata"], "name": "xn--other"}}
+    for _ in range(100):
+        if (refused := server.kubectl("create", "--dry-run=server", "-f", "-", stdin=other)).returncode != 0:
+            break
+    assert refused.returncode != 0
+
+    status = json.dumps({"status": {"observedGeneration": 1}})
+    server.must(*where, "patch", plural, name, "--subresource=status", "--type=merge", f"--patch={status}")
+    released = json.dumps({"metadata": {"finalizers": []}})
+    server.must(*where, "delete", plural, name, "--wait=false")
+    server.must(*where, "patch", plural, name, "--type=merge", f"--patch={released}")
+    assert "not found" in server.kubectl(*where, "get", plural, name).stderr.lower()
 
 
 def test_a_slug_equal_to_the_name_may_be_spelled_out_later(server: ApiServer) -> None:

@@ -71,7 +71,7 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
     "no-such-organization": (
         "small",
         {"organization": "nobody"},
-        "spec.organization 'nobody': there is no such Organization",
+        f"spec.organization 'nobody': no Organization of this name has its Tenants in namespace {catalog.NAMESPACE}",
     ),
 }
 
@@ -123,7 +123,7 @@ def test_a_tenant_lives_in_the_namespace_of_its_organization(gate: GatedWorld) -
 
     refused = gate.ask("create", "--filename=-", stdin=json.dumps(tenant)).err
 
-    assert f"Tenants of Organization acme live in namespace {catalog.NAMESPACE}" in refused
+    assert "spec.organization 'acme': no Organization of this name has its Tenants in namespace default" in refused
 
 
 def test_what_is_applied_in_one_go_with_its_plan_is_not_refused(gate: GatedWorld) -> None:

@@ -19,14 +19,17 @@ class FakeCatalog:
         organizations: Iterable[Organization] = (),
     ) -> None:
         self.plans = {plan.metadata.name: plan for plan in plans}
-        self.organizations = {each.metadata.name: each for each in organizations}
+        self.by_name = {each.metadata.name: each for each in organizations}
         self._store = store
 
     def plan(self, name: str) -> Plan | None:
         return self.plans.get(name)
 
     def organization(self, name: str) -> Organization | None:
-        return self.organizations.get(name)
+        return self.by_name.get(name)
+
+    def organizations(self) -> list[Organization]:
+        return list(self.by_name.values())
 
     def tenants_in(self, namespace: str) -> int:
         return sum(1 for each in self._store.tenants() if each.metadata.namespace == namespace)
@@ -49,10 +52,13 @@ class FakeOffers:
 
     def __init__(self, plans: Iterable[Plan] = (), organizations: Iterable[Organization] = ()) -> None:
         self.plans = {plan.metadata.name: plan for plan in plans}
-        self.organizations = {each.metadata.name: each for each in organizations}
+        self.by_name = {each.metadata.name: each for each in organizations}
 
     async def plan(self, name: str) -> Plan | None:
         return self.plans.get(name)
 
     async def organization(self, name: str) -> Organization | None:
-        return self.organizations.get(name)
+        return self.by_name.get(name)
+
+    async def organizations(self) -> list[Organization]:
+        return list(self.by_name.values())

@@ -1,6 +1,7 @@
 """The Organizations and Plans of an API server, in memory."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tenant_operator.api.names import API_VERSION
@@ -13,6 +14,7 @@ from tests.fakes.cluster import FakeCluster
 from tests.fakes.hooks import Hook, nothing_happens
 from tests.fakes.jsondata import copied
 
+_BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 Subscriber = Callable[[str, dict[str, Any]], None]
 
 
@@ -60,7 +62,9 @@ class FakePlatformStore:
         """Create the object, or give it the spec; the status stays."""
         stored = self._objects.get((kind.definition.kind, name))
         if stored is None:
-            metadata = {"name": name, "uid": f"uid-{self._version + 1}", "generation": 1}
+            created = (_BEGINNING + timedelta(seconds=self._version)).isoformat()
+            uid = f"uid-{self._version + 1}"
+            metadata = {"name": name, "uid": uid, "generation": 1, "creationTimestamp": created}
             body = {"apiVersion": API_VERSION, "kind": kind.definition.kind, "metadata": metadata, "spec": copied(spec)}
             self._store(body, "ADDED")
         elif stored["spec"] != spec:

@@ -572,8 +572,15 @@ def test_the_api_server_asks_about_these_writes(chart: Chart) -> None:
         "stamp-tenant": ({"tenants"}, ["CREATE", "UPDATE"]),
         "check-tenant": ({"tenants"}, ["CREATE", "UPDATE", "DELETE"]),
         "check-plan": ({"plans"}, ["DELETE"]),
-        "check-organization": ({"organizations"}, ["DELETE"]),
+        "check-organization": ({"organizations"}, ["CREATE", "UPDATE", "DELETE"]),
     }
+
+
+def test_a_members_role_can_be_taken_back_while_the_operator_is_away(chart: Chart) -> None:
+    (condition,) = webhooks(chart.rendered({}))["check-organization"]["matchConditions"]
+
+    assert condition["expression"].startswith('request.operation != "UPDATE" ||')
+    assert "members" not in condition["expression"]
 
 
 def test_nobody_is_asked_about_the_operator_s_own_writes(chart: Chart) -> None:

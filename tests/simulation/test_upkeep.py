@@ -87,7 +87,7 @@ def test_drift_is_put_right() -> None:
         world = World()
         life = await active(world)
         await world.cluster.delete(next(iter(world.refs("Deployment"))))
-        life.upkeep.drifted(KEY, "Deployment", "auth")
+        life.drifted("Deployment", "auth")
         life.queue.wake(KEY)
         assert await life.settle()
         await life.end()
@@ -153,9 +153,9 @@ def test_a_tenant_is_released_under_its_old_names_when_its_organization_is_gone(
     async def story() -> World:
         world = World()
         spec = ORGANIZATION.spec.model_copy(update={"slug": "cym"})
-        world.catalog.organizations["cymmetri"] = ORGANIZATION.model_copy(update={"spec": spec})
+        world.catalog.by_name["cymmetri"] = ORGANIZATION.model_copy(update={"spec": spec})
         life = await active(world)
-        del world.catalog.organizations["cymmetri"]
+        del world.catalog.by_name["cymmetri"]
         world.store.delete(KEY)
         assert await life.settle()
         await life.end()
@@ -247,7 +247,7 @@ def test_a_correction_that_failed_is_made_by_the_next_process() -> None:
         (deployment,) = world.refs("Deployment")
         await world.cluster.delete(deployment)
         world.fault = lambda when, operation, name: Rejected("no") if (when, operation) == ("before", "apply") else None
-        life.upkeep.drifted(KEY, "Deployment", "auth")
+        life.drifted("Deployment", "auth")
         life.queue.wake(KEY)
         assert not await life.settle(within=60)
         await life.end()
@@ -381,7 +381,7 @@ def test_drift_during_a_rollout_does_not_move_the_route_to_pods_that_are_not_rea
         renamed(world)
         life.queue.wake(KEY)
         assert not await life.settle(within=60)
-        life.upkeep.drifted(KEY, "NetworkPolicy", "deny-all")
+        life.drifted("NetworkPolicy", "default-deny")
         life.queue.wake(KEY)
         assert not await life.settle(within=60)
         await life.end()

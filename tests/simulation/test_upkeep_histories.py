@@ -70,7 +70,7 @@ async def _history(seed: int) -> tuple[World, Plan, str]:
             case 4:
                 trouble.share = chance.choice((0.0, 0.1, 0.3))
             case 5:
-                life.upkeep.drifted(KEY, "NetworkPolicy", "deny-all")
+                life.drifted("NetworkPolicy", "default-deny")
                 life.queue.wake(KEY)
         await asyncio.sleep(chance.choice((0.0, 0.0, 0.1, 3.0, 60.0)))
         if life.crashed.is_set() or chance.random() < 0.1:

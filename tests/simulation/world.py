@@ -265,6 +265,11 @@ class Life:
         if ANNOTATION_ACTION in tenant.metadata.annotations:
             self.requests.wake(key)
 
+    def drifted(self, kind: str, name: str) -> None:
+        """Another hand is on an object in the tenant's namespace."""
+        if (tenant := self.world.tenant) is not None:
+            self.upkeep.drifted(tenant, kind, name)
+
     @property
     def quiet(self) -> bool:
         """Nothing runs, waits or is due."""

@@ -38,12 +38,16 @@ class FixedCatalog:
 
     tenants: list[Tenant] = field(default_factory=list)
     unheard: int = 0
+    others: list[Organization] = field(default_factory=list)
 
     def plan(self, name: str) -> Plan | None:
         return None
 
     def organization(self, name: str) -> Organization | None:
         return None
+
+    def organizations(self) -> Sequence[Organization]:
+        return self.others
 
     def tenants_of(self, organization: str) -> Sequence[Tenant]:
         return self.tenants

@@ -10,13 +10,14 @@ import pytest
 
 from devcluster.platform import installed
 from tenant_operator.admission import AdmissionServer, CertificateError, install
-from tenant_operator.api.names import LABEL_TENANT_UID
+from tenant_operator.api.names import ANNOTATION_ACTION, LABEL_TENANT_UID
 from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan
 from tenant_operator.api.states import TenantState
 from tenant_operator.api.tenant import Tenant
 from tenant_operator.provisioning.admission import Admission
 from tenant_operator.provisioning.admission_rules import CONFLICT, FORBIDDEN, INVALID, Verb
+from tenant_operator.provisioning.options import Options
 from tenant_operator.provisioning.ports import AccessReview, Caller, TenantKey
 from tenant_operator.saga.errors import Unavailable
 from tenant_operator.settings import SettingsError, load
@@ -27,6 +28,7 @@ from tests.fakes.store import FakeTenantStore
 from tests.simulation.virtual_time import VirtualClock
 
 WEBHOOKS = ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration")
+A = TenantKey("c", "a")
 ALICE, OPERATOR = Caller("alice"), Caller("operator")
 AUTH = {"name": "auth", "image": "auth:1", "ports": [{"name": "http", "containerPort": 8080}]}
 
@@ -38,9 +40,11 @@ def a_plan(name: str, limit: int | None = None) -> Plan:
     )
 
 
-def an_organization(name: str) -> Organization:
-    spec = {"namespace": name, "plans": ["starter", "pair", "new"]}
-    return Organization.model_validate({"metadata": {"name": name}, "spec": spec})
+def an_organization(name: str, *, hour: int = 0, **spec: Any) -> Organization:
+    """One that was created at that hour of a day."""
+    found = {"namespace": name, "plans": ["starter", "pair", "new"], **spec}
+    metadata = {"name": name, "uid": name, "creationTimestamp": datetime(2020, 1, 1, hour, tzinfo=UTC)}
+    return Organization.model_validate({"metadata": metadata, "spec": found})
 
 
 class World:
@@ -51,12 +55,12 @@ class World:
         self.store = FakeTenantStore(self.clock)
         self.cluster = FakeCluster(self.clock)
         self.access = FakeAccess()
-        plans, organizations = (a_plan("starter"), a_plan("pair", 2)), (an_organization("c"), an_organization("b-c"))
+        plans, organizations = (a_plan("starter"), a_plan("pair", 2)), (an_organization("c"), an_organization("d"))
         self.catalog = FakeCatalog(self.store, plans, organizations)
         self.offers = FakeOffers(plans, organizations)
         self.admission = Admission(
             operator=OPERATOR.name,
-            base_domain="tenants.example",
+            options=Options(),
             catalog=self.catalog,
             offers=self.offers,
             access=access or self.access,
@@ -65,8 +69,13 @@ class World:
             clock=self.clock,
         )
         for verb in Verb:
-            for namespace in ("c", "b-c"):
+            for namespace in ("c", "d"):
                 self.access.grant("alice", verb, namespace)
+
+    def there_comes(self, *organizations: Organization) -> None:
+        """Organizations that no admission has seen."""
+        for each in organizations:
+            self.catalog.by_name[each.metadata.name] = self.offers.by_name[each.metadata.name] = each
 
     async def there_is(self, name: str, state: str, organization: str = "c", **spec: Any) -> Tenant:
         self.store.apply(manifest(name, organization, **spec))
@@ -113,23 +122,23 @@ async def test_what_the_catalogue_has_not_heard_of_yet_is_looked_up(world: World
 
 
 @pytest.mark.parametrize("state", ["Provisioning", "Active", "Suspended", "Decommissioning"])
-async def test_a_host_is_taken_across_organizations_and_the_holder_is_named(world: World, state: str) -> None:
-    await world.there_is("a", state, "b-c")
+async def test_a_host_is_taken_and_its_holder_of_the_same_organization_is_named(world: World, state: str) -> None:
+    await world.there_is("a", state)
 
-    refusal = await world.admission.write(None, a_tenant("a-b"), ALICE)
+    refusal = await world.admission.write(None, a_tenant("b", slug="a"), ALICE)
 
     assert refusal is not None
     assert refusal.code == CONFLICT
     assert refusal.message == (
-        "spec.slug 'a-b': host a-b-c.tenants.example is taken by Tenant b-c/a of Organization b-c; choose another slug"
+        "spec.slug 'a': host a-c.tenants.example is taken by Tenant c/a of Organization c; choose another slug"
     )
 
 
 @pytest.mark.parametrize("state", ["Failed", "Decommissioned"])
 async def test_a_host_that_was_given_back_is_free(world: World, state: str) -> None:
-    await world.there_is("a", state, "b-c")
+    await world.there_is("a", state)
 
-    assert await world.admission.write(None, a_tenant("a-b"), ALICE) is None
+    assert await world.admission.write(None, a_tenant("b", slug="a"), ALICE) is None
 
 
 async def test_a_host_is_taken_by_whatever_has_its_namespace(world: World) -> None:
@@ -140,17 +149,17 @@ async def test_a_host_is_taken_by_whatever_has_its_namespace(world: World) -> No
 
     assert refusal is not None
     assert refusal.code == CONFLICT
-    assert "namespace tenant-a-c belongs to tenant" in refusal.message
+    assert refusal.message == "spec.slug 'a': host a-c.tenants.example is taken; choose another slug"
 
 
 async def test_the_catalogue_alone_does_not_say_that_a_host_is_taken(world: World) -> None:
-    stale = await world.there_is("a", "Active", "b-c")
+    stale = await world.there_is("a", "Active")
     world.catalog.tenants_with_slug = lambda slug: [stale] if slug == "a" else []  # type: ignore[method-assign]
     await world.store.write_status(
         stale.model_copy(update={"status": stale.status.model_copy(update={"state": TenantState.DECOMMISSIONED})})
     )
 
-    assert await world.admission.write(None, a_tenant("a-b"), ALICE) is None
+    assert await world.admission.write(None, a_tenant("b", slug="a"), ALICE) is None
 
 
 async def test_the_limit_of_the_plan_counts_all_that_are_there(world: World) -> None:
@@ -217,13 +226,13 @@ async def test_an_update_that_asks_for_nothing_takes_no_role(world: World) -> No
 
 async def test_the_operator_asks_nobody(world: World) -> None:
     assert await world.admission.write(None, a_tenant("a", plan="gold"), OPERATOR) is None
-    assert await world.admission.removal("c", "a", OPERATOR) is None
+    assert await world.admission.removal(A, "c", OPERATOR) is None
     assert world.admission.stamps(None, manifest("a"), OPERATOR) == {}
 
 
 async def test_a_deletion_takes_the_verb_that_releases(world: World) -> None:
-    assert await world.admission.removal("c", "a", ALICE) is None
-    refusal = await world.admission.removal("c", "a", Caller("bob"))
+    assert await world.admission.removal(A, "c", ALICE) is None
+    refusal = await world.admission.removal(A, "c", Caller("bob"))
     assert refusal is not None
     assert (refusal.code, world.access.asked[-1]) == (FORBIDDEN, ("bob", "decommission", "c", "a"))
 
@@ -233,21 +242,208 @@ async def test_a_deleted_namespace_takes_its_tenants_with_it(world: World) -> No
         "system:serviceaccount:kube-system:namespace-controller", ("system:serviceaccounts:kube-system",)
     )
 
-    assert await world.admission.removal("c", "a", controller) is None
+    assert await world.admission.removal(A, "c", controller) is None
 
 
 async def test_plans_and_organizations_in_use_stay(world: World) -> None:
     await world.there_is("old", "Active")
 
     plan, organization = (
-        await world.admission.removal_of_plan("starter"),
-        await world.admission.removal_of_organization("c"),
+        await world.admission.removal_of_plan("starter", ALICE),
+        await world.admission.removal_of_organization("c", ALICE),
     )
 
     assert plan is not None
     assert organization is not None
-    assert await world.admission.removal_of_plan("pair") is None
-    assert await world.admission.removal_of_organization("b-c") is None
+    assert "c/old" not in plan.message + organization.message
+    world.access.let_see("alice", "tenants")
+    plan, organization = (
+        await world.admission.removal_of_plan("starter", ALICE),
+        await world.admission.removal_of_organization("c", ALICE),
+    )
+    assert plan is not None and "c/old" in plan.message
+    assert organization is not None and "c/old" in organization.message
+    assert await world.admission.removal_of_plan("pair", ALICE) is None
+    assert await world.admission.removal_of_organization("d", ALICE) is None
+
+
+# A role counts for the organisation that the Tenant names.
+
+
+async def test_of_an_organization_elsewhere_nothing_is_told(world: World) -> None:
+    """A stranger learns neither whether it exists, nor where it lives, nor what it may, nor how much it has."""
+    for name in ("one", "two"):
+        await world.there_is(name, "Active", plan="pair")
+
+    def refused(organization: str) -> Tenant:
+        return Tenant.model_validate({**a_tenant("a", "d").to_wire(), "spec": {**spec, "organization": organization}})
+
+    spec = a_tenant("a", "d", plan="pair").to_wire()["spec"]
+    there, not_there = [await world.admission.write(None, refused(name), ALICE) for name in ("c", "z")]
+
+    assert there is not None and not_there is not None
+    assert there.message == not_there.message.replace("'z'", "'c'")
+    assert there.message == (
+        "spec.organization 'c': no Organization of this name has its Tenants in namespace d; correct the name, or "
+        "create the Tenant in the Organization's namespace"
+    )
+
+
+STRAYED_ASKS: dict[str, dict[str, Any]] = {
+    "suspend": {"spec": {"desiredState": "Suspended"}},
+    "decommission": {"spec": {"desiredState": "Decommissioned"}},
+    "reset": {"metadata": {"annotations": {ANNOTATION_ACTION: "reset"}}},
+}
+
+
+@pytest.mark.parametrize("verb", STRAYED_ASKS)
+async def test_a_tenant_that_names_an_organization_elsewhere_takes_a_role_there(world: World, verb: str) -> None:
+    """However it came to be: dora is owner in d, and the Tenant there says that it is one of c."""
+    world.store.apply({**manifest("stray", "c"), "metadata": {"name": "stray", "namespace": "d"}})
+    old = world.store.peek(TenantKey("d", "stray"))
+    assert old is not None
+    wire, change = old.to_wire(), STRAYED_ASKS[verb]
+    new = Tenant.model_validate({**wire, **{part: {**wire[part], **change[part]} for part in change}})
+    dora = Caller("dora")
+    for each in Verb:
+        world.access.grant("dora", each, "d")
+
+    refusal = await world.admission.write(old, new, dora)
+    removal = await world.admission.removal(TenantKey("d", "stray"), "c", dora)
+
+    for refused, lacking in ((refusal, verb), (removal, "decommission")):
+        assert refused is not None
+        assert refused.code == FORBIDDEN
+        assert f"lacks the verb '{lacking}' on tenants.intelliauth.io where Organization c" in refused.message
+    world.access.grant("dora", verb, "c")
+    world.access.grant("dora", "decommission", "c")
+    now = await world.admission.write(old, new, dora)
+    assert now is None or now.code != FORBIDDEN
+    assert await world.admission.removal(TenantKey("d", "stray"), "c", dora) is None
+
+
+@pytest.mark.parametrize("edit", [{"organization": "d"}, {"slug": "other"}])
+async def test_whose_it_is_and_where_it_serves_never_changes(world: World, edit: dict[str, str]) -> None:
+    """The CRD says so, too; the webhook does not rely on it."""
+    old = await world.there_is("old", "Active")
+    new = Tenant.model_validate({**old.to_wire(), "spec": {**old.to_wire()["spec"], **edit}})
+
+    refusal = await world.admission.write(old, new, ALICE)
+
+    assert refusal is not None
+    assert refusal.code == INVALID
+    assert "is immutable" in refusal.message
+
+
+# Organizations that cannot stand beside each other.
+
+
+@pytest.mark.parametrize(
+    ("new", "code", "says"),
+    [
+        (
+            an_organization("my-c"),
+            CONFLICT,
+            "spec.slug 'my-c': the hosts of its tenants could be those of Organization c",
+        ),
+        (an_organization("e", slug="c"), CONFLICT, "could be those of Organization c, whose slug is 'c'"),
+        (an_organization("e", namespace="d"), CONFLICT, "spec.namespace 'd': is the namespace of Organization d; give"),
+        (an_organization("e", namespace="kube-system"), INVALID, "'kube-system': is one of the cluster's own (kube-*)"),
+        (an_organization("e", namespace="tenant-operator"), INVALID, "is where the operator lives"),
+        (an_organization("e", namespace="tenant-a-c"), INVALID, "is, or could become, a tenant's own (tenant-*)"),
+        (an_organization("e", slug="xn--e"), INVALID, "spec.slug 'xn--e': has '--' in its third and fourth place"),
+    ],
+)
+async def test_an_organization_that_would_meet_another_is_refused(
+    world: World, new: Organization, code: int, says: str
+) -> None:
+    world.access.let_see("alice", "organizations")
+
+    refusal = await world.admission.write_of_organization(None, new, ALICE)
+
+    assert refusal is not None
+    assert refusal.code == code
+    assert says in refusal.message
+
+
+async def test_whoever_may_not_see_organizations_is_told_of_none(world: World) -> None:
+    for new in (an_organization("my-c"), an_organization("e", namespace="d")):
+        refusal = await world.admission.write_of_organization(None, new, ALICE)
+
+        assert refusal is not None
+        assert "another Organization" in refusal.message
+        assert "Organization c" not in refusal.message and "Organization d" not in refusal.message
+
+
+async def test_an_organization_of_which_the_catalogue_has_not_heard_is_met_all_the_same(world: World) -> None:
+    world.offers.by_name["e"] = an_organization("e")
+
+    assert await world.admission.write_of_organization(None, an_organization("my-e"), ALICE) is not None
+
+
+async def test_an_organization_by_itself_is_admitted(world: World) -> None:
+    assert await world.admission.write_of_organization(None, an_organization("e"), ALICE) is None
+    old = an_organization("c")
+    assert await world.admission.write_of_organization(old, an_organization("c", plans=[]), ALICE) is None
+    assert await world.admission.write_of_organization(old, an_organization("c", namespace="free"), ALICE) is None
+
+
+async def test_an_organization_moves_only_while_it_has_no_tenants(world: World) -> None:
+    await world.there_is("gone", "Decommissioned")
+
+    refusal = await world.admission.write_of_organization(
+        an_organization("c"), an_organization("c", namespace="e"), ALICE
+    )
+
+    assert refusal is not None
+    assert refusal.message == (
+        "spec.namespace 'e': 1 Tenant lives in namespace c, where no member could reach them; keep c, or delete them "
+        "first"
+    )
+
+
+async def test_the_slug_of_an_organization_never_changes(world: World) -> None:
+    refusal = await world.admission.write_of_organization(an_organization("c"), an_organization("c", slug="e"), ALICE)
+
+    assert refusal is not None
+    assert "is immutable: it is 'c'" in refusal.message
+
+
+async def test_the_later_of_two_that_clash_gets_no_new_tenants_and_the_earlier_is_not_harmed(world: World) -> None:
+    world.there_comes(an_organization("my-c", hour=1))
+    world.access.grant("mallory", "provision", "my-c")
+
+    refusal = await world.admission.write(None, a_tenant("portal", "my-c"), Caller("mallory"))
+
+    assert refusal is not None
+    assert refusal.code == INVALID
+    assert refusal.message.startswith(
+        "spec.organization 'my-c': the Organization gets no new tenants: spec.slug 'my-c': the hosts of its tenants "
+        "could be those of another Organization"
+    )
+    assert await world.admission.write(None, a_tenant("portal-my"), ALICE) is None
+
+
+async def test_a_clash_that_is_over_turns_nobody_away(world: World) -> None:
+    """The catalogue has not heard yet that the other one is gone."""
+    world.there_comes(an_organization("my-c", hour=1))
+    del world.offers.by_name["c"]
+    world.access.grant("mallory", "provision", "my-c")
+
+    assert await world.admission.write(None, a_tenant("portal", "my-c"), Caller("mallory")) is None
+
+
+async def test_the_tenants_that_serve_go_on_whatever_became_of_their_organization(world: World) -> None:
+    world.there_comes(an_organization("my-c", hour=1))
+    old = await world.there_is("portal", "Active", "my-c")
+    for verb in Verb:
+        world.access.grant("mallory", verb, "my-c")
+
+    def edited(**spec: Any) -> Tenant:
+        return Tenant.model_validate({**old.to_wire(), "spec": {**old.to_wire()["spec"], **spec}})
+
+    for change in ({"desiredState": "Suspended"}, {"desiredState": "Decommissioned"}, {"plan": "pair"}):
+        assert await world.admission.write(old, edited(**change), Caller("mallory")) is None
 
 
 # Over HTTP.
@@ -306,6 +502,9 @@ class NoAnswer:
     """`ports.AccessReview` that never answers."""
 
     async def allowed(self, caller: Caller, verb: str, namespace: str, name: str) -> bool:
+        return await asyncio.Event().wait()
+
+    async def may_list(self, caller: Caller, plural: str) -> bool:
         return await asyncio.Event().wait()
 
 

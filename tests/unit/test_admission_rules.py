@@ -29,6 +29,7 @@ from tenant_operator.provisioning.admission_rules import (
     organization_in_use,
     plan_in_use,
     stamps,
+    users_of_plan,
 )
 from tenant_operator.provisioning.ports import Caller
 
@@ -402,21 +403,36 @@ def test_a_plan_in_use_names_some_of_its_tenants_and_how_many_there_are() -> Non
     many = [a_tenant(name=f"t{number:02d}") for number in range(13)]
     gone = a_tenant(TenantState.DECOMMISSIONED, name="gone")
 
-    refusal = plan_in_use("starter", [*many, gone, a_tenant(name="other", plan="pro")])
+    users = users_of_plan("starter", [*many, gone, a_tenant(name="other", plan="pro")])
+    refusal = plan_in_use("starter", users, discreetly=False)
 
     assert refusal is not None
     assert refusal.code == CONFLICT
     listed = ", ".join(f"cymmetri/t{number:02d}" for number in range(10))
     assert refusal.message == (f"Plan 'starter' is used by 13 Tenants: {listed} and 3 more; decommission them first")
-    assert plan_in_use("starter", [gone]) is None
+    assert users_of_plan("starter", [gone]) == []
+    assert plan_in_use("starter", [], discreetly=False) is None
 
 
 def test_an_organization_is_in_use_as_long_as_it_has_a_record() -> None:
-    refusal = organization_in_use("cymmetri", [a_tenant(TenantState.DECOMMISSIONED, name="gone")])
+    gone = [a_tenant(TenantState.DECOMMISSIONED, name="gone")]
+    refusal = organization_in_use("cymmetri", gone, discreetly=False)
 
     assert refusal is not None
     assert refusal.message == ("Organization 'cymmetri' is used by 1 Tenant: cymmetri/gone; delete them first")
-    assert organization_in_use("cymmetri", []) is None
+    assert organization_in_use("cymmetri", [], discreetly=False) is None
+
+
+def test_who_may_not_see_tenants_learns_how_many_there_are_and_no_more() -> None:
+    users = [a_tenant(name="secret"), a_tenant(name="hidden")]
+
+    for refusal in (
+        plan_in_use("starter", users, discreetly=True),
+        organization_in_use("cymmetri", users, discreetly=True),
+    ):
+        assert refusal is not None
+        assert "is used by 2 Tenants; " in refusal.message
+        assert "secret" not in refusal.message and "cymmetri/" not in refusal.message
 
 
 def test_an_owner_reference_needs_the_right_to_decommission() -> None:

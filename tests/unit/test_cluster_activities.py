@@ -5,7 +5,9 @@ import asyncio
 import pytest
 
 from tenant_operator.api import names as api_names
+from tenant_operator.api.meta import ObjectMeta
 from tenant_operator.api.names import ActivityName
+from tenant_operator.api.organization import Organization
 from tenant_operator.api.tenant import Tenant
 from tenant_operator.provisioning.activities.allocate_namespace import AllocateNamespace
 from tenant_operator.provisioning.activities.allocate_traffic_boundary import AllocateTrafficBoundary
@@ -26,6 +28,7 @@ from tests.unit.cluster_world import (
     World,
     a_plan,
     a_tenant,
+    an_organization,
     bounded_world,
     claimed_world,
     done,
@@ -87,7 +90,7 @@ async def test_a_request_is_refused_with_every_violation(world: World) -> None:
 
 
 async def test_a_request_without_organization_and_plan_is_refused(world: World) -> None:
-    with pytest.raises(Rejected, match=r"there is no such Organization; .*there is no such Plan"):
+    with pytest.raises(Rejected, match=r"no Organization of this name .*; .*there is no such Plan"):
         await ValidateRequest().run(world.context(plan=None, organization=None))
 
 
@@ -98,6 +101,42 @@ async def test_the_other_tenants_of_the_organization_count(world: World) -> None
 
     with pytest.raises(Rejected, match="the plan's limit is 1 per organization"):
         await ValidateRequest().run(world.context(plan=a_plan(limits={"tenants": 1})))
+
+
+@pytest.mark.parametrize(
+    ("other", "own", "says"),
+    [
+        ({"slug": "cymmetri"}, {"slug": "my-cymmetri"}, "could be those of another Organization"),
+        ({"namespace": "cymmetri"}, {}, "spec.namespace 'cymmetri': is another Organization's"),
+        ({}, {"slug": "xn--cymmetri"}, "spec.slug 'xn--cymmetri': has '--' in its third and fourth place"),
+    ],
+)
+async def test_without_admission_an_organization_that_came_later_gets_no_tenants(
+    world: World, other: dict[str, str], own: dict[str, str], says: str
+) -> None:
+    """What its conditions say to the platform team is what the saga says to its members, who learn nobody's name."""
+
+    def organization(name: str, day: int, spec: dict[str, str]) -> Organization:
+        metadata = {"name": name, "uid": name, "creationTimestamp": f"2026-01-0{day}T00:00:00Z"}
+        found = {"namespace": name, "plans": ["starter"], **spec}
+        return Organization.model_validate({"metadata": metadata, "spec": found})
+
+    earlier, later = organization("secret", 1, other), organization("cymmetri", 2, own)
+    world.catalog.others = [earlier, later]
+
+    with pytest.raises(Rejected, match="the Organization gets no new tenants: ") as refused:
+        await ValidateRequest().run(world.context(organization=later))
+
+    assert says in refused.value.message
+    assert "secret" not in refused.value.message
+
+
+async def test_an_organization_that_was_there_first_is_not_harmed(world: World) -> None:
+    organization = an_organization().model_copy(update={"metadata": ObjectMeta(name="cymmetri", uid="a")})
+    newcomer = organization.model_copy(update={"metadata": ObjectMeta(name="my-cymmetri", uid="b")})
+    world.catalog.others = [newcomer, organization]
+
+    await done(ValidateRequest(), world.context(organization=organization))
 
 
 async def test_a_taken_host_is_told_early(world: World) -> None:
@@ -158,9 +197,19 @@ async def test_two_tenants_with_the_same_host_cannot_both_have_it(world: World) 
     (winner,) = [each for each in outcomes if isinstance(each, Done)]
     (loser,) = [each for each in outcomes if isinstance(each, OwnershipConflict)]
     assert winner
-    assert loser.message == (
-        "host a-b-c.tenants.example is taken: namespace tenant-a-b-c belongs to tenant c/a-b (UID uid-1); "
-        "choose another slug"
+    # Of another organisation, whoever reads this may know nothing.
+    assert loser.message == "host a-b-c.tenants.example is taken; choose another slug"
+
+
+async def test_a_tenant_of_the_same_organization_that_holds_the_host_is_named(world: World) -> None:
+    await AllocateNamespace().run(world.context("uid-1"))
+
+    with pytest.raises(OwnershipConflict) as refused:
+        await AllocateNamespace().run(world.context("uid-2"))
+
+    assert refused.value.message == (
+        f"host banking-cymmetri.tenants.example is taken: namespace {NAMESPACE} belongs to tenant cymmetri/banking "
+        "(UID uid-1); choose another slug"
     )
 
 

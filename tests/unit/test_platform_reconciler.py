@@ -202,8 +202,111 @@ async def test_two_organizations_do_not_share_a_namespace(platform: Platform) ->
     await platform.reconcile("other")
 
     assert platform.bound() == {"intelliauth-owner": [ANN["name"]]}
-    assert "belongs to Organization acme" in platform.ready("other")[2]
+    assert platform.ready("other") == (
+        "False",
+        "NamespaceTaken",
+        "spec.namespace 'acme': is the namespace of Organization acme; give each Organization a namespace of its own",
+    )
+    await platform.reconcile("acme")
     assert platform.ready("acme")[0] == "True"
+
+
+async def test_a_newcomer_gets_no_role_that_the_others_members_happen_not_to_have(platform: Platform) -> None:
+    platform.organization("acme", ANN)
+    await platform.reconcile("acme")
+    platform.organization("other", BOB)
+
+    await platform.reconcile("other")
+
+    assert platform.bound() == {"intelliauth-owner": [ANN["name"]]}
+
+
+async def test_roles_go_where_they_should_never_have_been(platform: Platform) -> None:
+    """They were given before anybody knew better."""
+    platform.organization("acme", ANN)
+    platform.organization("other", BOB)
+    for binding in role_bindings(platform.store.organization("other")):
+        await platform.cluster.create(binding)
+
+    await platform.reconcile("acme")
+    await platform.reconcile("other")
+
+    assert platform.bound() == {"intelliauth-owner": [ANN["name"]]}
+
+
+async def test_an_old_organization_that_moves_in_does_not_harm_who_lives_there(platform: Platform) -> None:
+    await platform.namespace("elsewhere")
+    platform.organization("old", BOB, namespace="elsewhere")
+    platform.organization("acme", ANN)
+    await platform.reconcile("old")
+    await platform.reconcile("acme")
+
+    platform.organization("old", BOB, namespace="acme")
+    await platform.reconcile("old")
+    await platform.reconcile("acme")
+
+    assert platform.ready("acme")[0] == "True"
+    assert platform.ready("old")[1] == "NamespaceTaken"
+    assert platform.bound() == {"intelliauth-owner": [ANN["name"]]}
+    assert platform.bound("elsewhere") == {}
+
+
+@pytest.mark.parametrize("name", ["kube-system", "tenant-operator", "tenant-portal-acme"])
+async def test_nobody_gets_roles_in_a_namespace_of_the_platform_or_of_a_tenant(platform: Platform, name: str) -> None:
+    await platform.namespace(name)
+    platform.organization("acme", ANN, namespace=name)
+    for binding in role_bindings(platform.store.organization("acme")):
+        await platform.cluster.create(binding)
+
+    assert await platform.reconcile() == RECHECK_SECONDS
+
+    assert platform.bound(name) == {}
+    assert platform.ready()[1] == "NamespaceReserved"
+    assert find_condition(platform.store.organization("acme").status.conditions, ConditionType.STALLED)
+
+
+async def test_of_two_organizations_that_clash_the_later_one_is_not_ready(platform: Platform) -> None:
+    await platform.namespace("my-acme")
+    platform.organization("acme", ANN)
+    platform.organization("my-acme", BOB, namespace="my-acme")
+
+    await platform.reconcile("acme")
+    assert await platform.reconcile("my-acme") == RECHECK_SECONDS
+
+    assert platform.ready("acme")[0] == "True"
+    assert platform.ready("my-acme") == (
+        "False",
+        "SlugTaken",
+        "spec.slug 'my-acme': the hosts of its tenants could be those of Organization acme, whose slug is 'acme'; "
+        "create the Organization anew with a slug that ends no other's after a dash, nor is ended so",
+    )
+    # Its tenants that serve have to be looked after.
+    assert platform.bound("my-acme") == {"intelliauth-viewer": [BOB["name"]]}
+
+    platform.store.delete(Organization, "acme")
+    await platform.reconcile("my-acme")
+    assert platform.ready("my-acme")[0] == "True"
+
+
+async def test_an_organization_that_left_tenants_behind_says_so_until_they_are_gone(platform: Platform) -> None:
+    platform.organization("acme", ANN)
+    await platform.namespace("new")
+    await platform.reconcile()
+    assert platform.store.organization("acme").status.namespace == "acme"
+    platform.catalog.observe_tenant("ADDED", a_tenant("banking", "Decommissioned"))
+
+    platform.organization("acme", ANN, namespace="new")
+    await platform.reconcile()
+
+    assert platform.ready()[1] == "TenantsLeftBehind"
+    assert "1 Tenant lives in namespace acme, where no member could reach them; keep acme" in platform.ready()[2]
+    assert platform.store.organization("acme").status.namespace == "acme"
+    assert (platform.bound("acme"), platform.bound("new")) == ({}, {"intelliauth-owner": [ANN["name"]]})
+
+    platform.catalog.observe_tenant("DELETED", a_tenant("banking", "Decommissioned"))
+    await platform.reconcile()
+    assert platform.ready()[0] == "True"
+    assert platform.store.organization("acme").status.namespace == "new"
 
 
 async def test_a_missing_namespace_is_waited_for(platform: Platform) -> None:
@@ -334,6 +437,20 @@ async def test_tenants_are_counted_for_their_organization_and_their_plan(platfor
 
     writes = platform.store.writes
     await platform.reconcile("starter", Plan)
+    assert platform.store.writes == writes
+
+
+async def test_a_tenant_elsewhere_that_names_the_organization_is_none_of_its_tenants(platform: Platform) -> None:
+    platform.organization("acme")
+    await platform.reconcile()
+    planted = a_tenant("planted", "Failed")
+    planted["metadata"]["namespace"] = "elsewhere"
+    platform.catalog.observe_tenant("ADDED", planted)
+    writes = platform.store.writes
+
+    await platform.reconcile()
+
+    assert platform.store.organization("acme").status.tenants == {}
     assert platform.store.writes == writes
 
 

@@ -14,6 +14,7 @@ from tenant_operator.api.plan import Plan
 from tenant_operator.api.states import TenantState
 from tenant_operator.api.tenant import Tenant, TenantStatus
 from tenant_operator.provisioning.naming import Names
+from tenant_operator.provisioning.organization_rules import defects
 from tenant_operator.provisioning.rules import Violation, check_request, refusal
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -60,7 +61,8 @@ def check(
     plan = None if "plan" in missing else plan or a_plan()
     slug = organization.slug if organization else tenant.spec.organization
     names = Names(tenant.slug, slug, "cymmetri", tenant.metadata.uid, "tenants.example")
-    return check_request(tenant, plan, organization, others, names)
+    found = defects(organization, (), others, "tenant-operator") if organization else ()
+    return check_request(tenant, plan, organization, others, names, found)
 
 
 def test_an_admissible_request_breaks_no_rule() -> None:
@@ -81,11 +83,24 @@ def test_the_slug_defaults_to_the_name_of_the_object() -> None:
     assert (violation.field, violation.value) == ("spec.slug", "banking.eu")
 
 
-def test_the_slug_of_the_organization_is_checked_too() -> None:
-    (violation,) = check(a_tenant(), organization=an_organization(slug="Cymmetri"))
+@pytest.mark.parametrize("slug", ["xn--bcher-kva", "ab--cd", "xn--a"])
+def test_a_slug_that_looks_like_an_encoding_is_refused(slug: str) -> None:
+    (violation,) = check(a_tenant(slug=slug))
+
+    assert (violation.field, violation.value) == ("spec.slug", slug)
+    assert "third and fourth place" in violation.message
+
+
+def test_dashes_in_other_places_are_nobodys_business() -> None:
+    assert check(a_tenant(slug="a--b")) == [] == check(a_tenant(slug="abc--d"))
+
+
+@pytest.mark.parametrize("slug", ["Cymmetri", "xn--a"])
+def test_the_slug_of_the_organization_is_checked_too(slug: str) -> None:
+    (violation,) = check(a_tenant(), organization=an_organization(slug=slug))
 
     assert violation.field == "spec.organization"
-    assert "'Cymmetri'" in violation.message
+    assert f"'{slug}'" in violation.message
 
 
 @pytest.mark.parametrize(("length", "admissible"), [(54, True), (55, False)])
@@ -106,7 +121,8 @@ def test_a_display_name_that_a_later_phase_would_choke_on_is_refused(name: str) 
 def test_an_unknown_organization_is_refused() -> None:
     (violation,) = check(a_tenant(), missing=frozenset({"organization"}))
 
-    assert str(violation) == "spec.organization 'cymmetri': there is no such Organization"
+    assert violation.field == "spec.organization"
+    assert "no Organization of this name has its Tenants in namespace cymmetri" in violation.message
 
 
 def test_an_unknown_plan_is_refused() -> None:
@@ -126,8 +142,18 @@ def test_the_organization_must_be_entitled_to_the_plan() -> None:
 def test_a_tenant_lives_in_the_namespace_of_its_organization() -> None:
     (violation,) = check(a_tenant(), organization=an_organization(namespace="elsewhere"))
 
-    assert (violation.field, violation.value) == ("metadata.namespace", "cymmetri")
-    assert "namespace elsewhere" in violation.message
+    assert (violation.field, violation.value) == ("spec.organization", "cymmetri")
+    assert "elsewhere" not in str(violation)  # nobody's business
+
+
+def test_of_an_organization_elsewhere_no_rule_tells_anything() -> None:
+    organization = an_organization(namespace="elsewhere", slug="x" * 60, plans=["free"])
+    others = tuple(a_tenant(f"u{n}", name=f"t{n}") for n in range(3))
+
+    there = check(a_tenant(plan="starter"), organization=organization, others=others, plan=a_plan(**LIMIT_2))
+    not_there = check(a_tenant(plan="starter"), missing=frozenset({"organization"}), plan=a_plan(**LIMIT_2))
+
+    assert there == not_there
 
 
 def test_the_region_must_be_offered_by_the_plan() -> None:
@@ -181,6 +207,17 @@ def test_tenants_of_other_organizations_do_not_count() -> None:
     others = tuple(a_tenant(f"a{n}", name=f"t{n}", organization="other") for n in range(2))
 
     assert check(a_tenant("u1"), plan=a_plan(**LIMIT_2), others=others) == []
+
+
+def test_tenants_that_only_name_the_organization_do_not_count() -> None:
+    """Whoever can create Tenants anywhere could use up its limit."""
+    planted = [a_tenant(f"a{n}", name=f"t{n}") for n in range(5)]
+    elsewhere = tuple(
+        each.model_copy(update={"metadata": each.metadata.model_copy(update={"namespace": "elsewhere"})})
+        for each in planted
+    )
+
+    assert check(a_tenant("u1"), plan=a_plan(**LIMIT_2), others=elsewhere) == []
 
 
 def test_without_a_limit_any_number_is_admissible() -> None:

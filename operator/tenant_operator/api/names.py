@@ -30,6 +30,13 @@ LABEL_ORGANIZATION: Final = f"{GROUP}/organization"
 """The name of its Organization."""
 
 SLUG_PATTERN: Final = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
+RESERVED_LABEL_PATTERN: Final = "^..--"
+"""Such labels of a host name are kept for encodings, as punycode's `xn--` is (RFC 5891, 4.2.3.1): browsers show them as
+something else, or not at all."""
+TENANT_NAMESPACE_PREFIX: Final = "tenant-"
+"""How the names of all tenants' own namespaces begin; no organisation lives in one."""
+CLUSTER_NAMESPACE_PREFIX: Final = "kube-"
+"""How the names of the cluster's own namespaces begin."""
 DISPLAY_NAME_PATTERN: Final = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"
 REGION_PATTERN: Final = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 EMAIL_PATTERN: Final = (

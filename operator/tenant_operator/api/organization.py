@@ -21,7 +21,7 @@ from .fields import (
     list_map,
     whole,
 )
-from .names import SLUG_PATTERN
+from .names import CLUSTER_NAMESPACE_PREFIX, RESERVED_LABEL_PATTERN, SLUG_PATTERN, TENANT_NAMESPACE_PREFIX
 from .resource import Column, Definition, Resource
 
 
@@ -81,8 +81,29 @@ class OrganizationSpec(ApiModel):
     """The organisation's part of its tenants' host names; the name of the object by default. Immutable."""
     display_name: Text = ""
     """The name shown to people."""
-    namespace: Annotated[Label, keywords({"pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"})]
-    """Where the organisation's Tenants live."""
+    namespace: Annotated[
+        Label,
+        keywords(
+            {
+                "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
+                **rules(
+                    rule(
+                        f"!self.startsWith({quoted(CLUSTER_NAMESPACE_PREFIX)})",
+                        f"namespace '%s' is one of the cluster's own ({CLUSTER_NAMESPACE_PREFIX}*); "
+                        "give the Organization a namespace of its own",
+                        "self",
+                    ),
+                    rule(
+                        f"!self.startsWith({quoted(TENANT_NAMESPACE_PREFIX)})",
+                        f"namespace '%s' is, or could become, a tenant's own ({TENANT_NAMESPACE_PREFIX}*); "
+                        "give the Organization a namespace of its own",
+                        "self",
+                    ),
+                ),
+            }
+        ),
+    ]
+    """Where the organisation's Tenants live: a namespace of its own. May change only while it has no Tenants."""
     plans: Annotated[tuple[Label, ...], bounded_set(64)] = ()
     """The names of the plans it is entitled to."""
     members: Annotated[tuple[Member, ...], bounded_list(512)] = ()
@@ -96,6 +117,9 @@ class OrganizationStatus(ApiModel):
     """The generation of the spec that the status speaks of; -1 before the operator has looked."""
     conditions: Annotated[Conditions, list_map(32, "type")] = ()
     """Ready, Reconciling and Stalled."""
+    namespace: Label | None = None
+    """The namespace that is its own. It stays what it was while spec.namespace names another that the organisation
+    cannot have yet, and is nobody else's meanwhile."""
     tenants: Annotated[dict[str, Annotated[int, whole()]], bounded_map(16)] = Field(default_factory=dict)
     """The number of its tenants, by state."""
 
@@ -122,6 +146,14 @@ class Organization(Resource):
                 "start with a letter and not end with a dash; set spec.slug",
                 _SLUG,
                 field_path=".spec.slug",
+            ),
+            rule(
+                f"!{_SLUG}.matches({quoted(RESERVED_LABEL_PATTERN)})",
+                "slug '%s' (spec.slug, or else metadata.name) has '--' in its third and fourth place: such names are "
+                "kept for encodings like punycode (xn--…); set another spec.slug",
+                _SLUG,
+                field_path=".spec.slug",
+                at_creation=True,
             ),
         )
     )

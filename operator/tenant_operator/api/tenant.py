@@ -26,6 +26,7 @@ from .names import (
     DNS_LABEL_MAX_LENGTH,
     EMAIL_PATTERN,
     REGION_PATTERN,
+    RESERVED_LABEL_PATTERN,
     SLUG_PATTERN,
 )
 from .resource import Column, Definition, Resource
@@ -368,6 +369,14 @@ _RULES = rules(
         "start with a letter and not end with a dash; set spec.slug",
         _SLUG,
         field_path=".spec.slug",
+    ),
+    rule(
+        f"!{_SLUG}.matches({quoted(RESERVED_LABEL_PATTERN)})",
+        "slug '%s' (spec.slug, or else metadata.name) has '--' in its third and fourth place: such host names are kept "
+        "for encodings like punycode (xn--…); set another spec.slug",
+        _SLUG,
+        field_path=".spec.slug",
+        at_creation=True,
     ),
     rule(
         f"size({_SLUG}) + 1 + size(self.spec.organization) <= {DNS_LABEL_MAX_LENGTH}",

@@ -1,8 +1,9 @@
 """Judges a write before it is stored: reads what the rules need, and asks them in order."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
+from tenant_operator.api.organization import Organization
 from tenant_operator.api.tenant import Tenant
 from tenant_operator.provisioning.admission_rules import (
     CONFLICT,
@@ -13,20 +14,26 @@ from tenant_operator.provisioning.admission_rules import (
     check_action,
     check_edit,
     check_finalizer,
+    check_identity,
     check_offer,
     claims_host,
     concerns_offer,
     host_taken,
     may_always,
     needed,
+    not_a_member,
     not_allowed,
     organization_in_use,
+    organization_refused,
     plan_in_use,
     stamps,
+    users_of_plan,
 )
 from tenant_operator.provisioning.known import key_of
 from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.objects import belongs_to, namespace_ref, taken_by
+from tenant_operator.provisioning.options import Options
+from tenant_operator.provisioning.organization_rules import Defect, defects, defects_of_write
 from tenant_operator.provisioning.ports import (
     AccessReview,
     Caller,
@@ -34,6 +41,7 @@ from tenant_operator.provisioning.ports import (
     Cluster,
     Directory,
     Offers,
+    TenantKey,
     TenantStore,
 )
 
@@ -50,7 +58,7 @@ class Admission:
         self,
         *,
         operator: str,
-        base_domain: str,
+        options: Options,
         catalog: Directory,
         offers: Offers,
         access: AccessReview,
@@ -59,7 +67,7 @@ class Admission:
         clock: Clock,
     ) -> None:
         self._operator = operator
-        self._base_domain = base_domain
+        self._options = options
         self._catalog = catalog
         self._offers = offers
         self._access = access
@@ -80,48 +88,94 @@ class Admission:
         ask = ask_of(old, new)
         if not ask.is_anything:
             return None
+        verbs, namespace = needed(ask, caller), new.metadata.namespace or ""
         return (
-            await self._check_role(caller, needed(ask, caller), new.metadata.namespace or "", new.metadata.name)
+            await self._check_role(caller, verbs, namespace, new.metadata.name)
+            or check_identity(ask)
+            # What is created elsewhere than its organisation lives is refused to everybody, below.
+            or (await self._check_membership(caller, verbs, key_of(old), old.spec.organization) if old else None)
             or check_action(ask, self._clock.now())
             or check_edit(ask)
             or await self._check_offer(ask)
             or await self._check_host(ask)
         )
 
-    async def removal(self, namespace: str, name: str, caller: Caller) -> Refusal | None:
-        """Judge the deletion of a Tenant."""
+    async def removal(self, key: TenantKey, organization: str, caller: Caller) -> Refusal | None:
+        """Judge the deletion of a Tenant that names an organisation."""
         if caller.name == self._operator or may_always(caller):
             return None
-        return await self._check_role(caller, (Verb.DECOMMISSION,), namespace, name)
+        verbs = (Verb.DECOMMISSION,)
+        return await self._check_role(caller, verbs, key.namespace, key.name) or await self._check_membership(
+            caller, verbs, key, organization
+        )
 
-    async def removal_of_plan(self, name: str) -> Refusal | None:
+    async def removal_of_plan(self, name: str, caller: Caller) -> Refusal | None:
         """Judge the deletion of a Plan."""
-        return plan_in_use(name, self._catalog.tenants())
+        users = users_of_plan(name, self._catalog.tenants())
+        return plan_in_use(name, users, discreetly=bool(users) and not await self._sees(caller, Tenant))
 
-    async def removal_of_organization(self, name: str) -> Refusal | None:
+    async def write_of_organization(
+        self, old: Organization | None, new: Organization, caller: Caller
+    ) -> Refusal | None:
+        """Judge a creation (`old` is None) or an update of an Organization."""
+        everyone, tenants = await self._offers.organizations(), self._catalog.tenants_of(new.metadata.name)
+        found = defects_of_write(old, new, everyone, tenants, self._options.responder_namespace)
+        if not found:
+            return None
+        return organization_refused(found, discreetly=not await self._sees(caller, Organization))
+
+    async def removal_of_organization(self, name: str, caller: Caller) -> Refusal | None:
         """Judge the deletion of an Organization."""
-        return organization_in_use(name, self._catalog.tenants_of(name))
+        users = self._catalog.tenants_of(name)
+        return organization_in_use(name, users, discreetly=bool(users) and not await self._sees(caller, Tenant))
+
+    async def _sees(self, caller: Caller, kind: type[Organization] | type[Tenant]) -> bool:
+        """Whether a refusal may name objects of that kind to the caller, whosever they are."""
+        return await self._access.may_list(caller, kind.definition.plural)
 
     async def _check_role(self, caller: Caller, verbs: tuple[Verb, ...], namespace: str, name: str) -> Refusal | None:
         lacking = [verb for verb in verbs if not await self._access.allowed(caller, verb, namespace, name)]
         return not_allowed(caller, lacking, namespace) if lacking else None
 
+    async def _check_membership(
+        self, caller: Caller, verbs: tuple[Verb, ...], key: TenantKey, name: str
+    ) -> Refusal | None:
+        """A role counts for the organisation that a Tenant names: it is asked for where that lives, too."""
+        organization = self._catalog.organization(name)
+        if verbs and (organization is None or organization.spec.namespace != key.namespace):
+            organization = await self._offers.organization(name)
+        if not verbs or organization is None or organization.spec.namespace == key.namespace:
+            return None
+        home = organization.spec.namespace
+        lacking = [verb for verb in verbs if not await self._access.allowed(caller, verb, home, key.name)]
+        return not_a_member(caller, lacking, key.namespace, name) if lacking else None
+
     async def _check_offer(self, ask: Ask) -> Refusal | None:
         if not concerns_offer(ask):
             return None
-        spec = ask.new.spec
+        spec, tenants = ask.new.spec, self._catalog.tenants_of(ask.new.spec.organization)
         plan, organization = self._catalog.plan(spec.plan), self._catalog.organization(spec.organization)
-        tenants = self._catalog.tenants_of(spec.organization)
-        if check_offer(ask, plan, organization, tenants, self._names(ask.new)) is None:
+        found = self._defects(organization, self._catalog.organizations(), tenants)
+        if check_offer(ask, plan, organization, tenants, self._names(ask.new), found) is None:
             return None
         plan, organization = await self._offers.plan(spec.plan), await self._offers.organization(spec.organization)
-        return check_offer(ask, plan, organization, tenants, self._names(ask.new))
+        found = self._defects(organization, await self._offers.organizations() if found else (), tenants)
+        return check_offer(ask, plan, organization, tenants, self._names(ask.new), found)
+
+    def _defects(
+        self, organization: Organization | None, everyone: Collection[Organization], tenants: Collection[Tenant]
+    ) -> list[Defect]:
+        if organization is None:
+            return []
+        return defects(organization, everyone, tenants, self._options.responder_namespace)
 
     async def _check_host(self, ask: Ask) -> Refusal | None:
+        """What the organisation's own tenants have is told by their records already; what anybody has, by the namespace
+        that stands for the host."""
         if not ask.begins:
             return None
         names = self._names(ask.new)
-        for other in self._others_at(names, ask.new):
+        for other in self._namesakes(ask.new):
             now = await self._store.read(key_of(other))
             if now is not None and claims_host(now):
                 return host_taken(ask.new, names, now)
@@ -130,16 +184,14 @@ class Admission:
             return Refusal(CONFLICT, f"spec.slug '{ask.new.slug}': {taken_by(namespace, names)}")
         return None
 
-    def _others_at(self, names: Names, tenant: Tenant) -> list[Tenant]:
-        """The tenants that, by the catalogue, claim the host: every way to cut its label in two is looked up."""
-        parts = names.host_label.split("-")
-        slugs = ["-".join(parts[:end]) for end in range(1, len(parts))]
+    def _namesakes(self, tenant: Tenant) -> list[Tenant]:
+        """The organisation's tenants that, by the catalogue, claim the host. It is no other organisation's to claim."""
         return [
             other
-            for slug in slugs
-            for other in self._catalog.tenants_with_slug(slug)
-            if key_of(other) != key_of(tenant)
-            and self._names(other).host_label == names.host_label
+            for other in self._catalog.tenants_with_slug(tenant.slug)
+            if (other.spec.organization, other.metadata.namespace)
+            == (tenant.spec.organization, tenant.metadata.namespace)
+            and key_of(other) != key_of(tenant)
             and claims_host(other)
         ]
 
@@ -150,5 +202,5 @@ class Admission:
             organization=organization.slug if organization else tenant.spec.organization,
             organization_name=tenant.spec.organization,
             uid=tenant.metadata.uid,
-            base_domain=self._base_domain,
+            base_domain=self._options.base_domain,
         )

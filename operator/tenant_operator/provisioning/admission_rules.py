@@ -22,6 +22,7 @@ from tenant_operator.provisioning.journal import decode
 from tenant_operator.provisioning.known import key_of
 from tenant_operator.provisioning.lifecycle import allowed_now, refuse_cancel, refuse_reset, refuse_retry
 from tenant_operator.provisioning.naming import Names
+from tenant_operator.provisioning.organization_rules import Defect
 from tenant_operator.provisioning.ports import Caller
 from tenant_operator.provisioning.rules import Violation, check_request, refusal
 from tenant_operator.saga.evolve import Worker
@@ -34,7 +35,7 @@ LISTED: Final = 10
 
 _CONTROLLERS: Final = "system:serviceaccounts:kube-system"
 _CONTROLLER_MANAGER: Final = "system:kube-controller-manager"
-_OF_THE_OFFER: Final = frozenset({"spec.plan", "spec.region"})
+_OF_THE_OFFER: Final = frozenset({"spec.organization", "spec.plan", "spec.region"})
 _SHOWN: Final = 100
 _NOBODY: Final = Worker(id="", fence=0, started_at=datetime.min.replace(tzinfo=UTC))
 """Whoever answers need not be the replica that works on the tenant: only its silence tells that a run is orphaned."""
@@ -151,6 +152,20 @@ def _illegal_action(action: str, old: Tenant, new: Tenant, now: datetime) -> str
             return f"there is no such action; use {', '.join(Action)}"
 
 
+def check_identity(ask: Ask) -> Refusal | None:
+    """Whose the tenant is and where it serves never changes: names, roles and the claim on the host hang on it."""
+    old, new = ask.old, ask.new
+    if old is None:
+        return None
+    for field, before, after in (
+        ("spec.organization", old.spec.organization, new.spec.organization),
+        ("spec.slug", old.slug, new.slug),
+    ):
+        if before != after:
+            return _invalid(field, after, f"is immutable: it is '{before}'; create a new Tenant")
+    return None
+
+
 def check_edit(ask: Ask) -> Refusal | None:
     """Why the tenant, as it is, cannot be changed so, or None. A tenant that is being deleted may be."""
     old, new = ask.old, ask.new
@@ -182,15 +197,23 @@ def _illegal_intent(old: Tenant, new: Tenant) -> str | None:
 
 
 def check_offer(
-    ask: Ask, plan: Plan | None, organization: Organization | None, tenants: Iterable[Tenant], names: Names
+    ask: Ask,
+    plan: Plan | None,
+    organization: Organization | None,
+    tenants: Iterable[Tenant],
+    names: Names,
+    defects: Iterable[Defect] = (),
 ) -> Refusal | None:
-    """Why the organisation cannot have this tenant of this plan, or None. `tenants` are those of the organisation.
+    """Why the organisation cannot have this tenant of this plan, or None. `tenants` and `defects` are those of the
+    organisation.
 
     An edit answers for what it changes only; to begin is to answer for everything.
     """
     others = [each for each in tenants if key_of(each) != key_of(ask.new)]
     tenant = _last_in_line(ask.new) if ask.joins else ask.new
-    violations: Sequence[Violation] = check_request(tenant, plan, organization, others, names)
+    violations: Sequence[Violation] = check_request(
+        tenant, plan, organization, others, names, defects if ask.begins else ()
+    )
     if not ask.begins:
         violations = [each for each in violations if each.field in _OF_THE_OFFER]
     return Refusal(INVALID, refusal(violations)) if violations else None
@@ -221,7 +244,7 @@ def claims_host(other: Tenant) -> bool:
 
 
 def host_taken(tenant: Tenant, names: Names, holder: Tenant) -> Refusal:
-    """The host is another tenant's, of whatever organisation."""
+    """The host is another tenant's, of the same organisation."""
     who = f"{holder.metadata.namespace}/{holder.metadata.name}"
     why = f"host {names.host} is taken by Tenant {who} of Organization {holder.spec.organization}"
     return Refusal(CONFLICT, f"spec.slug '{tenant.slug}': {why}; choose another slug")
@@ -250,6 +273,16 @@ def not_allowed(caller: Caller, verbs: Iterable[str], namespace: str) -> Refusal
         FORBIDDEN,
         f"user '{caller.name}' lacks the verb {needed} on tenants.{GROUP} in namespace {namespace}; an owner can give "
         "a role that has it: see spec.members of the Organization",
+    )
+
+
+def not_a_member(caller: Caller, verbs: Iterable[str], tenant_namespace: str, organization: str) -> Refusal:
+    """The caller's role where the Tenant is counts for nothing: its organisation lives elsewhere."""
+    needed = " and ".join(f"'{verb}'" for verb in verbs)
+    return Refusal(
+        FORBIDDEN,
+        f"user '{caller.name}' lacks the verb {needed} on tenants.{GROUP} where Organization {organization}, which the "
+        f"Tenant names, has its Tenants; that is not namespace {tenant_namespace}: ask the platform team",
     )
 
 
@@ -307,30 +340,39 @@ def _mapping(value: object) -> Mapping[str, Any]:
 # What the platform team may remove.
 
 
-def plan_in_use(name: str, tenants: Iterable[Tenant]) -> Refusal | None:
-    """Why the Plan cannot be deleted: the tenants that are of it and not decommissioned."""
-    users = [each for each in tenants if each.spec.plan == name and _counts(each)]
-    return _in_use("Plan", name, users, "decommission them first")
+def users_of_plan(name: str, tenants: Iterable[Tenant]) -> list[Tenant]:
+    """The tenants for whose sake the Plan cannot be deleted: those that are of it and not decommissioned."""
+    return [each for each in tenants if each.spec.plan == name and _counts(each)]
 
 
-def organization_in_use(name: str, tenants: Iterable[Tenant]) -> Refusal | None:
+def plan_in_use(name: str, users: Sequence[Tenant], *, discreetly: bool) -> Refusal | None:
+    """Why the Plan cannot be deleted; `discreetly`, its users are counted and not named."""
+    return _in_use("Plan", name, users, "decommission them first", discreetly=discreetly)
+
+
+def organization_in_use(name: str, users: Sequence[Tenant], *, discreetly: bool) -> Refusal | None:
     """Why the Organization cannot be deleted: its Tenants, decommissioned ones included."""
-    users = [each for each in tenants if each.spec.organization == name]
-    return _in_use("Organization", name, users, "delete them first")
+    return _in_use("Organization", name, users, "delete them first", discreetly=discreetly)
+
+
+def organization_refused(defects: Sequence[Defect], *, discreetly: bool) -> Refusal:
+    """What is wrong with an Organization that somebody is about to store."""
+    code = CONFLICT if any(each.message != each.discreet for each in defects) else INVALID
+    return Refusal(code, "; ".join(each.told(discreetly=discreetly) for each in defects))
 
 
 def _counts(tenant: Tenant) -> bool:
     return tenant.status.state is not TenantState.DECOMMISSIONED
 
 
-def _in_use(kind: str, name: str, users: Sequence[Tenant], wayout: str) -> Refusal | None:
+def _in_use(kind: str, name: str, users: Sequence[Tenant], wayout: str, *, discreetly: bool) -> Refusal | None:
     if not users:
         return None
     names = sorted(f"{each.metadata.namespace}/{each.metadata.name}" for each in users)
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
     count = "1 Tenant" if len(names) == 1 else f"{len(names)} Tenants"
-    message = f"{kind} '{name}' is used by {count}: {', '.join(names[:LISTED])}{more}; {wayout}"
-    return Refusal(CONFLICT, message)
+    listed = "" if discreetly else f": {', '.join(names[:LISTED])}{more}"
+    return Refusal(CONFLICT, f"{kind} '{name}' is used by {count}{listed}; {wayout}")
 
 
 def _invalid(field: str, value: str | None, why: str) -> Refusal:

@@ -7,14 +7,16 @@ from typing import ClassVar
 from tenant_operator.api import names as api_names
 
 _DNS_LABEL = 63
+_DIGEST = 20
+"""Hexadecimal digits, 80 bits: whoever chooses a slug must not find one that is shortened to another's name."""
 
 
 def _bounded(text: str, limit: int, separator: str) -> str:
     """`text` if it fits, else its head and a digest: still one-to-one for all practical purposes."""
     if len(text) <= limit:
         return text
-    digest = hashlib.sha256(text.encode()).hexdigest()[:10]
-    return text[: limit - 11].rstrip(separator) + separator + digest
+    digest = hashlib.sha256(text.encode()).hexdigest()[:_DIGEST]
+    return text[: limit - _DIGEST - 1].rstrip(separator) + separator + digest
 
 
 @dataclass(frozen=True, slots=True)

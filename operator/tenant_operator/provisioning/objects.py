@@ -38,14 +38,17 @@ def is_going(manifest: Manifest) -> bool:
 
 
 def taken_by(namespace: Manifest, names: Names) -> str:
-    """Why the tenant cannot have its host: the namespace that stands for it is someone else's."""
+    """Why the tenant cannot have its host: the namespace that stands for it is someone else's. Only a tenant of its own
+    organisation is named: of others, whoever reads this may know nothing."""
     metadata = namespace["metadata"]
     labels: dict[str, str] = metadata.get("labels") or {}
     held = f"host {names.host} is taken: namespace {metadata['name']}"
     uid = labels.get(api_names.LABEL_TENANT_UID)
     if uid is None:
         return f"{held} exists and belongs to no tenant; choose another slug, or remove the namespace"
-    organization = labels.get(api_names.LABEL_ORGANIZATION, "?")
+    organization = labels.get(api_names.LABEL_ORGANIZATION)
+    if organization != names.organization_name:
+        return f"host {names.host} is taken; choose another slug"
     tenant = labels.get(api_names.LABEL_TENANT, "?")
     going = ", which is being released; retry when it is gone" if is_going(namespace) else "; choose another slug"
     return f"{held} belongs to tenant {organization}/{tenant} (UID {uid}){going}"

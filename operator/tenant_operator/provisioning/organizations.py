@@ -10,6 +10,7 @@ from tenant_operator.api.organization import MemberRole, Organization, Organizat
 from tenant_operator.api.tenant import Tenant
 from tenant_operator.provisioning.findings import Finding, judged
 from tenant_operator.provisioning.objects import is_going
+from tenant_operator.provisioning.organization_rules import Defect, homes
 from tenant_operator.provisioning.ports import Manifest
 from tenant_operator.provisioning.roles import invalid_members
 
@@ -31,6 +32,11 @@ def of_name(organization: Organization) -> list[Finding]:
         "create the Organization anew under a shorter name"
     )
     return [Finding(Reason.INVALID_NAME, message)]
+
+
+def of_neighbours(defects: Iterable[Defect]) -> list[Finding]:
+    """The organisation can stand beside all others. Whoever reads Organizations reads them all: others are named."""
+    return [Finding(defect.reason, defect.told(discreetly=False)) for defect in defects]
 
 
 def of_namespace(organization: Organization, namespace: Manifest | None) -> list[Finding]:
@@ -62,16 +68,23 @@ def of_members(organization: Organization) -> list[Finding]:
 
 
 def status_of(
-    organization: Organization, tenants: Iterable[Tenant], findings: Sequence[Finding], now: datetime
+    organization: Organization,
+    tenants: Iterable[Tenant],
+    findings: Sequence[Finding],
+    now: datetime,
+    *,
+    home: str | None = None,
 ) -> OrganizationStatus:
-    """The status that the organisation should have."""
+    """The status that the organisation should have. `home` is the namespace that is its own."""
     generation = organization.metadata.generation
     return OrganizationStatus(
         observed_generation=generation,
         conditions=judged(
             organization.status.conditions, findings, fine=_summary(organization), generation=generation, now=now
         ),
-        tenants=tenants_by_state(tenants),
+        namespace=home,
+        # Anybody's Tenant can name the organisation; its own live where it does.
+        tenants=tenants_by_state(each for each in tenants if each.metadata.namespace in homes(organization)),
     )
 
 

@@ -11,7 +11,7 @@ from tenant_operator.api.conditions import Reason
 from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan
 from tenant_operator.api.tenant import Tenant
-from tenant_operator.provisioning import organizations, plans, roles
+from tenant_operator.provisioning import organization_rules, organizations, plans, roles
 from tenant_operator.provisioning.findings import Finding
 from tenant_operator.provisioning.options import Options
 from tenant_operator.provisioning.ports import Clock, Cluster, Conflict, Manifest, ObjectRef
@@ -103,14 +103,19 @@ class PlatformReconciler:
             # The RoleBindings name it as their owner: they go with it. An object that cannot be read counts as absent
             # too, and must not cost anyone their access.
             return None
+        tenants = self._catalog.tenants_of(name)
+        defects = organization_rules.defects(
+            organization, self._catalog.organizations(), tenants, self._options.responder_namespace
+        )
         findings = [
             *organizations.of_name(organization),
-            *await self._roles(organization),
+            *organizations.of_neighbours(defects),
+            *await self._roles(organization, may_have_roles=organization_rules.may_have_roles(defects)),
             *organizations.of_members(organization),
             *organizations.of_plans(organization, [each for each in organization.spec.plans if not self._has(each)]),
         ]
-        tenants = self._catalog.tenants_of(name)
-        status = organizations.status_of(organization, tenants, findings, self._clock.now())
+        home = organization_rules.home_of(organization, defects)
+        status = organizations.status_of(organization, tenants, findings, self._clock.now(), home=home)
         if status != organization.status:
             await self._store.write_status(organization.model_copy(update={"status": status}))
         return RECHECK_SECONDS if findings else RESYNC_SECONDS
@@ -118,13 +123,16 @@ class PlatformReconciler:
     def _has(self, plan: str) -> bool:
         return self._catalog.plan(plan) is not None
 
-    async def _roles(self, organization: Organization) -> list[Finding]:
-        """Make the RoleBindings what the members need; what is in the way."""
+    async def _roles(self, organization: Organization, *, may_have_roles: bool) -> list[Finding]:
+        """Make the RoleBindings what the members need, none where they may have no roles; what is in the way."""
         if organizations.of_name(organization):
             return []
-        ref = ObjectRef("v1", "Namespace", organization.spec.namespace)
-        findings = organizations.of_namespace(organization, await self._cluster.get(ref))
-        wanted = {roles.binding_ref(each): each for each in ([] if findings else roles.role_bindings(organization))}
+        findings: list[Finding] = []
+        if may_have_roles:
+            ref = ObjectRef("v1", "Namespace", organization.spec.namespace)
+            findings = organizations.of_namespace(organization, await self._cluster.get(ref))
+        needed = roles.role_bindings(organization) if may_have_roles and not findings else []
+        wanted = {roles.binding_ref(each): each for each in needed}
         found = {roles.binding_ref(each): each for each in await self._store.role_bindings(organization.metadata.name)}
         for ref in found.keys() - wanted.keys():
             findings += await self._attempted(self._remove(ref))

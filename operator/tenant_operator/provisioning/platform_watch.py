@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
-from tenant_operator.api.names import LABEL_TENANT_UID
+from tenant_operator.api.names import TENANT_NAMESPACE_PREFIX
 from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan
 from tenant_operator.api.tenant import Tenant
+from tenant_operator.provisioning.organization_rules import concern_each_other, homes
 from tenant_operator.provisioning.platform_reconciler import PlatformCatalog, PlatformKey
-from tenant_operator.provisioning.roles import PREFIX, organization_of
+from tenant_operator.provisioning.roles import PREFIX
 from tenant_operator.saga.queue import WorkQueue
 
 COALESCING_SECONDS: Final = 2.0
@@ -18,6 +19,7 @@ DRIFT_SECONDS: Final = 0.5
 """So long after a change of a RoleBinding it is looked at: an own change has been heard of completely by then."""
 
 _CONCURRENCY: Final = 4
+_ADDED: Final = "ADDED"
 _DELETED: Final = "DELETED"
 _MODIFIED: Final = "MODIFIED"
 
@@ -61,7 +63,15 @@ class PlatformWatch:
 
     def organization_changed(self, event: str | None, body: Mapping[str, Any]) -> None:
         """An Organization was listed, added, modified or deleted; the catalogue knows."""
-        self._changed(PlatformKey(Organization, body["metadata"]["name"]), event, body)
+        name = body["metadata"]["name"]
+        self._changed(PlatformKey(Organization, name), event, body)
+        changed = self._catalog.organization(name)
+        if changed is None or _is_judged(body) or event not in (_ADDED, _MODIFIED):
+            return
+        # Of two that cannot stand beside each other the later one is at fault, and that may be the one known before.
+        for other in self._catalog.organizations():
+            if other is not changed and concern_each_other(changed, other):
+                self._wake_after(_key_of(other), COALESCING_SECONDS)
 
     def plan_changed(self, event: str | None, body: Mapping[str, Any]) -> None:
         """A Plan was listed, added, modified or deleted; the catalogue knows."""
@@ -78,29 +88,22 @@ class PlatformWatch:
             self._wake_after(key, COALESCING_SECONDS)
 
     def role_binding_changed(self, body: Mapping[str, Any]) -> None:
-        """Any RoleBinding of the cluster was listed, added, modified or deleted."""
+        """Any RoleBinding of the cluster was listed, added, modified or deleted. It concerns who lives in its
+        namespace, whatever it says itself: labels can be copied, by anybody and as often as they please."""
         metadata = body["metadata"]
-        if not metadata["name"].startswith(PREFIX):
-            return
-        concerned = {_key_of(each) for each in self._living_in(metadata["namespace"])}
-        if (owner := organization_of(dict(body))) is not None:
-            concerned.add(PlatformKey(Organization, owner))
-        for key in concerned:
-            self._wake_after(key, DRIFT_SECONDS)
+        if metadata["name"].startswith(PREFIX):
+            self._concerns(metadata["namespace"])
 
     def namespace_changed(self, body: Mapping[str, Any]) -> None:
         """Any namespace of the cluster was listed, added, modified or deleted."""
-        metadata = body["metadata"]
-        if LABEL_TENANT_UID in (metadata.get("labels") or {}):
-            return  # there are thousands of these, and no organisation lives in one
-        for organization in self._living_in(metadata["name"]):
-            self._wake_after(_key_of(organization), DRIFT_SECONDS)
+        name: str = body["metadata"]["name"]
+        if not name.startswith(TENANT_NAMESPACE_PREFIX):  # there are thousands of these, and nobody else lives there
+            self._concerns(name)
 
     def _changed(self, key: PlatformKey, event: str | None, body: Mapping[str, Any]) -> None:
         if event == _DELETED:
             return
-        status = body.get("status") or {}
-        if status.get("observedGeneration") != body["metadata"].get("generation"):
+        if not _is_judged(body):
             self._wake_after(key, 0)
         else:
             # The echo of an own write most likely; in a burst of tenants it must not lead straight to the next one.
@@ -110,8 +113,16 @@ class PlatformWatch:
         if self._begun:
             self._queue.wake_after(key, seconds)
 
-    def _living_in(self, namespace: str) -> list[Organization]:
-        return [each for each in self._catalog.organizations() if each.spec.namespace == namespace]
+    def _concerns(self, namespace: str) -> None:
+        """Something changed in a namespace, or about it."""
+        for organization in self._catalog.organizations():
+            if namespace in homes(organization):
+                self._wake_after(_key_of(organization), DRIFT_SECONDS)
+
+
+def _is_judged(body: Mapping[str, Any]) -> bool:
+    """Whether the status speaks of the spec as it is."""
+    return bool((body.get("status") or {}).get("observedGeneration") == body["metadata"].get("generation"))
 
 
 def _key_of(organization: Organization) -> PlatformKey:

@@ -217,6 +217,9 @@ class Catalog(Protocol):
 
     def organization(self, name: str) -> Organization | None: ...
 
+    def organizations(self) -> Collection[Organization]:
+        """Every Organization, in no order."""
+
     def tenants_of(self, organization: str) -> Sequence[Tenant]:
         """Every Tenant of the organisation, in no order; bounded staleness (a watch)."""
 
@@ -248,6 +251,9 @@ class Offers(Protocol):
 
     async def organization(self, name: str) -> Organization | None: ...
 
+    async def organizations(self) -> Collection[Organization]:
+        """Every Organization, in no order."""
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:
@@ -264,3 +270,6 @@ class AccessReview(Protocol):
 
     async def allowed(self, caller: Caller, verb: str, namespace: str, name: str) -> bool:
         """Whether the caller may do `verb` to that Tenant."""
+
+    async def may_list(self, caller: Caller, plural: str) -> bool:
+        """Whether the caller may see all objects of one of the product's kinds, in whatever namespace."""

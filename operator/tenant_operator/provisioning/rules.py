@@ -6,17 +6,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-from tenant_operator.api.names import DISPLAY_NAME_PATTERN, DNS_LABEL_MAX_LENGTH, SLUG_PATTERN
+from tenant_operator.api.names import DISPLAY_NAME_PATTERN, DNS_LABEL_MAX_LENGTH
 from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan
 from tenant_operator.api.states import TenantState
 from tenant_operator.api.tenant import Tenant
 from tenant_operator.provisioning.naming import Names
+from tenant_operator.provisioning.organization_rules import Defect, wrong_label
+
+ORGANIZATION: Final = "spec.organization"
 
 _LAST: Final = datetime.max.replace(tzinfo=UTC)
-_SLUG: Final = re.compile(SLUG_PATTERN)
 _DISPLAY_NAME: Final = re.compile(DISPLAY_NAME_PATTERN)
-_SLUG_RULE: Final = "must be lowercase letters, digits and dashes, start with a letter and not end with a dash"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,26 +33,29 @@ class Violation:
 
 
 def check_request(
-    tenant: Tenant, plan: Plan | None, organization: Organization | None, tenants_of_org: Iterable[Tenant], names: Names
+    tenant: Tenant,
+    plan: Plan | None,
+    organization: Organization | None,
+    tenants_of_org: Iterable[Tenant],
+    names: Names,
+    defects: Iterable[Defect] = (),
 ) -> list[Violation]:
-    """Every rule that the request breaks; empty if it is admissible. `plan` and `organization` are None if unknown."""
+    """Every rule that the request breaks; empty if it is admissible. `plan` and `organization` are None if unknown;
+    `defects` are those of the organisation.
+
+    Of an organisation that the Tenant only pretends to be of nothing is told: neither that it exists, nor what it may.
+    """
+    own = organization if organization is not None and lives_with(tenant, organization) else None
     return [
         *slug(tenant),
         *display_name(tenant),
-        *host_label(tenant, names),
-        *_of_organization(tenant, organization),
-        *_of_plan(tenant, plan, organization),
-        *(entitlement(tenant, organization) if plan and organization else ()),
-        *(tenant_limit(tenant, plan, tenants_of_org) if plan else ()),
+        *membership(tenant, own),
+        *(standing(tenant, defects) if own else ()),
+        *(host_label(tenant, names) if own else ()),
+        *_of_plan(tenant, plan, own),
+        *(entitlement(tenant, own) if plan and own else ()),
+        *(tenant_limit(tenant, plan, tenants_of_org) if plan and own else ()),
     ]
-
-
-def _of_organization(tenant: Tenant, organization: Organization | None) -> Iterator[Violation]:
-    if organization is None:
-        yield Violation("spec.organization", tenant.spec.organization, "there is no such Organization")
-        return
-    yield from organization_slug(organization)
-    yield from namespace(tenant, organization)
 
 
 def _of_plan(tenant: Tenant, plan: Plan | None, organization: Organization | None) -> Iterator[Violation]:
@@ -65,15 +69,8 @@ def _of_plan(tenant: Tenant, plan: Plan | None, organization: Organization | Non
 
 def slug(tenant: Tenant) -> Iterator[Violation]:
     """The slug is fit to be part of a host name."""
-    if not _SLUG.fullmatch(tenant.slug):
-        yield Violation("spec.slug", tenant.slug, _SLUG_RULE)
-
-
-def organization_slug(organization: Organization) -> Iterator[Violation]:
-    """The organisation's slug is fit to be part of a host name."""
-    if not _SLUG.fullmatch(organization.slug):
-        message = f"the slug of the Organization, '{organization.slug}', {_SLUG_RULE}"
-        yield Violation("spec.organization", organization.metadata.name, message)
+    if wrong := wrong_label(tenant.slug):
+        yield Violation("spec.slug", tenant.slug, wrong)
 
 
 def display_name(tenant: Tenant) -> Iterator[Violation]:
@@ -94,13 +91,26 @@ def host_label(tenant: Tenant, names: Names) -> Iterator[Violation]:
         yield Violation("spec.slug", tenant.slug, message)
 
 
-def namespace(tenant: Tenant, organization: Organization) -> Iterator[Violation]:
-    """The Tenant lives where its organisation's Tenants live."""
-    if tenant.metadata.namespace != organization.spec.namespace:
+def lives_with(tenant: Tenant, organization: Organization) -> bool:
+    """Whether the Tenant lives where its organisation's Tenants live: whoever may write there speaks for it."""
+    return tenant.metadata.namespace == organization.spec.namespace
+
+
+def membership(tenant: Tenant, own: Organization | None) -> Iterator[Violation]:
+    """The organisation that the Tenant names lives where the Tenant lives; None if there is none that does."""
+    if own is None:
         message = (
-            f"Tenants of Organization {organization.metadata.name} live in namespace {organization.spec.namespace}"
+            f"no Organization of this name has its Tenants in namespace {tenant.metadata.namespace}; correct the name, "
+            "or create the Tenant in the Organization's namespace"
         )
-        yield Violation("metadata.namespace", tenant.metadata.namespace or "", message)
+        yield Violation(ORGANIZATION, tenant.spec.organization, message)
+
+
+def standing(tenant: Tenant, defects: Iterable[Defect]) -> Iterator[Violation]:
+    """The organisation can stand beside all others. Members read this: the others are not named."""
+    for defect in defects:
+        message = f"the Organization gets no new tenants: {defect.told(discreetly=True)}"
+        yield Violation(ORGANIZATION, tenant.spec.organization, message)
 
 
 def entitlement(tenant: Tenant, organization: Organization) -> Iterator[Violation]:
@@ -148,7 +158,11 @@ def tenant_limit(tenant: Tenant, plan: Plan, tenants_of_org: Iterable[Tenant]) -
 
 
 def _counts(other: Tenant, tenant: Tenant) -> bool:
-    return other.spec.organization == tenant.spec.organization and other.status.state is not TenantState.DECOMMISSIONED
+    """Those that name the organisation from elsewhere are none of its Tenants: anybody could use up its limit."""
+    of_one = (
+        other.spec.organization == tenant.spec.organization and other.metadata.namespace == tenant.metadata.namespace
+    )
+    return of_one and other.status.state is not TenantState.DECOMMISSIONED
 
 
 def _rank(tenant: Tenant) -> tuple[datetime, str]:

@@ -13,6 +13,7 @@ from tenant_operator.api.tenant import TenantStatus
 from tenant_operator.provisioning import manifests, route
 from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.options import Options
+from tenant_operator.provisioning.ports import Manifest
 
 SERVING: Final = (TenantState.ACTIVE, TenantState.SUSPENDED)
 """The states of a tenant that is complete, its route open or closed."""
@@ -61,13 +62,17 @@ def _trouble_of(status: TenantStatus) -> Trouble | None:
     return None
 
 
-def contents_hash(names: Names, plan: Plan, options: Options) -> str:
-    """A fingerprint of all that the plan makes of the tenant's namespace and route. Rejected if a template in the plan
-    is broken."""
-    contents = [
+def contents(names: Names, plan: Plan, options: Options) -> list[Manifest]:
+    """All that the plan makes of the tenant's namespace and route, as it is when the route is open. Rejected if a
+    template in the plan is broken."""
+    return [
         *manifests.namespace(names, plan),
         *manifests.network_policies(names, options, plan, database_port=0),
         *manifests.workloads(names, plan),
         *route.manifests(names, options, plan, is_open=True),
     ]
-    return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def contents_hash(names: Names, plan: Plan, options: Options) -> str:
+    """A fingerprint of these contents. Rejected as above."""
+    return hashlib.sha256(json.dumps(contents(names, plan, options), sort_keys=True).encode()).hexdigest()[:16]

@@ -20,6 +20,7 @@ from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.notices import Happening, notices
 from tenant_operator.provisioning.options import Options
 from tenant_operator.provisioning.ports import Conflict, Notifier, TenantKey, TenantStore
+from tenant_operator.provisioning.rules import lives_with
 from tenant_operator.provisioning.standing import Standing, contents_hash, standing_of
 from tenant_operator.provisioning.status import project
 from tenant_operator.saga.activity import Progress, Step
@@ -64,9 +65,10 @@ class TenantSaga:
         self._steps: dict[Names, tuple[Plan | None, Mapping[str, Step]]] = {}
 
     def names(self, tenant: Tenant) -> Names:
-        """What everything of the tenant is called."""
+        """What everything of the tenant is called. One that only pretends to be of an organisation learns no slug."""
         organization = self._ports.catalog.organization(tenant.spec.organization)
-        slug = organization.slug if organization else tenant.spec.organization
+        is_member = organization is not None and lives_with(tenant, organization)
+        slug = organization.slug if organization is not None and is_member else tenant.spec.organization
         if tenant.status.allocations and tenant.status.organization_slug:
             slug = tenant.status.organization_slug
         return Names(

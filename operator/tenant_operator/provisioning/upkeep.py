@@ -17,7 +17,7 @@ from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.notices import Happening
 from tenant_operator.provisioning.objects import apply_all, delete_all, ref_of
 from tenant_operator.provisioning.ports import Clock, Manifest, ObjectRef, TenantKey
-from tenant_operator.provisioning.standing import SERVING, Standing, Trouble, contents_hash, standing_of
+from tenant_operator.provisioning.standing import SERVING, Standing, Trouble, contents, contents_hash, standing_of
 from tenant_operator.provisioning.tenant_saga import TenantSaga
 from tenant_operator.saga.activity import NotYet
 from tenant_operator.saga.errors import ActivityError, Rejected
@@ -43,20 +43,35 @@ class Upkeep:
         self._drifted: set[TenantKey] = set()
         self._applied: dict[TenantKey, str] = {}
         self._hashes: dict[TenantKey, tuple[Plan, Names, str]] = {}
-        self._pruned: dict[TenantKey, set[tuple[str, str]]] = {}
+        self._parts: dict[TenantKey, tuple[Plan, Names, frozenset[tuple[str, str]]]] = {}
         self._pauses: dict[TenantKey, tuple[float, datetime]] = {}
         self._told: dict[TenantKey, datetime] = {}
 
-    def drifted(self, key: TenantKey, kind: str, name: str) -> None:
-        """Somebody else changed or deleted what the tenant is made of: it is to be applied again. What was pruned does
-        not count."""
-        if (kind, name) not in self._pruned.get(key, ()):
+    def drifted(self, tenant: Tenant, kind: str, name: str) -> None:
+        """Somebody else changed or deleted an object in the tenant's namespace. If the tenant is made of it, it is to
+        be applied again; what was pruned is no part of it any more, and what somebody put there never was."""
+        key = key_of(tenant)
+        if key not in self._drifted and self._is_part(key, self._context(tenant), kind, name):
             self._drifted.add(key)
+
+    def _is_part(self, key: TenantKey, ctx: Context, kind: str, name: str) -> bool:
+        """Whether the plan makes such an object; where it cannot be asked, anything may be one."""
+        if ctx.plan is None:
+            return True
+        known = self._parts.get(key)
+        if known is None or known[0] is not ctx.plan or known[1] != ctx.names:
+            try:
+                made = contents(ctx.names, ctx.plan, ctx.options)
+            except Rejected:
+                return True
+            parts = frozenset((each["kind"], each["metadata"]["name"]) for each in made)
+            known = self._parts[key] = (ctx.plan, ctx.names, parts)
+        return (kind, name) in known[2]
 
     def forget(self, key: TenantKey) -> None:
         """The tenant is gone."""
         self._drifted.discard(key)
-        for known in (self._applied, self._hashes, self._pruned, self._pauses, self._told):
+        for known in (self._applied, self._hashes, self._parts, self._pauses, self._told):
             known.pop(key, None)
 
     async def tend(self, tenant: Tenant) -> tuple[Tenant, float | None]:
@@ -206,13 +221,10 @@ class Upkeep:
         is_open = ctx.tenant.status.state is TenantState.ACTIVE
         return route.manifests(ctx.names, ctx.options, plan, is_open=is_open)
 
-    async def _prune(self, ctx: Context, key: TenantKey, workloads: list[Manifest]) -> None:
+    async def _prune(self, ctx: Context, workloads: list[Manifest]) -> None:
         """Delete the workloads that the plan no longer has."""
         wanted = {ref_of(manifest) for manifest in workloads}
-        pruned = [ref for ref in await workload_refs(ctx) if ref not in wanted]
-        if pruned:
-            self._pruned[key] = {(ref.kind, ref.name) for ref in pruned}
-            await delete_all(ctx.ports.cluster, pruned)
+        await delete_all(ctx.ports.cluster, [ref for ref in await workload_refs(ctx) if ref not in wanted])
 
     async def _rollout(self, tenant: Tenant) -> tuple[Tenant, float | None]:
         """Follow a rollout in place until it is complete; traffic goes on meanwhile."""
@@ -233,7 +245,7 @@ class Upkeep:
         if ctx.plan is not None:
             # Only now: until here the former workloads took the traffic.
             await apply_all(ctx.ports.cluster, self._route(ctx, ctx.plan))
-            await self._prune(ctx, key, manifests.workloads(ctx.names, ctx.plan))
+            await self._prune(ctx, manifests.workloads(ctx.names, ctx.plan))
         happening = Happening("RolledOut", progress.detail)
         return await self._host.write_standing(tenant, replace(standing, rolling_out=""), happening), None
 

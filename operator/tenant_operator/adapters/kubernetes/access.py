@@ -20,18 +20,19 @@ class SubjectAccessReviews:
 
     async def allowed(self, caller: Caller, verb: str, namespace: str, name: str) -> bool:
         """Whether the caller may do `verb` to that Tenant. Raises Unavailable, or Rejected if nobody may ask."""
+        return await self._review(caller, Tenant.definition.plural, verb, {"namespace": namespace, "name": name})
+
+    async def may_list(self, caller: Caller, plural: str) -> bool:
+        """Whether the caller may list that kind in all namespaces. Raises as above."""
+        return await self._review(caller, plural, "list", {})
+
+    async def _review(self, caller: Caller, plural: str, verb: str, which: dict[str, str]) -> bool:
         spec: dict[str, Any] = {
             "user": caller.name,
             "groups": list(caller.groups),
             "uid": caller.uid,
             "extra": {key: list(values) for key, values in caller.extra.items()},
-            "resourceAttributes": {
-                "group": GROUP,
-                "resource": Tenant.definition.plural,
-                "verb": verb,
-                "namespace": namespace,
-                "name": name,
-            },
+            "resourceAttributes": {"group": GROUP, "resource": plural, "verb": verb, **which},
         }
         status = await _review(self._client, _AUTHORIZATION, "SubjectAccessReview", spec)
         return bool(status.get("allowed"))

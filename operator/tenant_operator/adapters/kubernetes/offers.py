@@ -1,5 +1,6 @@
 """What the platform team offers, read from the API server at the moment of asking."""
 
+from contextlib import suppress
 from typing import Final, TypeVar
 from urllib.parse import quote
 
@@ -11,6 +12,7 @@ from tenant_operator.api.plan import Plan
 from tenant_operator.api.resource import Resource
 
 from .client import KubernetesClient
+from .listing import list_objects
 
 _ROOT: Final = f"/apis/{API_VERSION}"
 
@@ -30,6 +32,14 @@ class KubernetesOffers:
     async def organization(self, name: str) -> Organization | None:
         """The Organization of that name."""
         return await self._read(Organization, name)
+
+    async def organizations(self) -> list[Organization]:
+        """Every Organization."""
+        found = []
+        for item in await list_objects(self._client, Organization.definition.plural):
+            with suppress(ValidationError):
+                found.append(Organization.model_validate(item))
+        return found
 
     async def _read(self, model: type[AnyResource], name: str) -> AnyResource | None:
         path = f"{_ROOT}/{model.definition.plural}/{quote(name, safe='')}"

@@ -6,6 +6,7 @@ from typing import ClassVar, Final
 from tenant_operator.api.names import ActivityName, PhaseName
 from tenant_operator.provisioning.activity import Activity, Context
 from tenant_operator.provisioning.objects import belongs_to, namespace_ref, taken_by
+from tenant_operator.provisioning.organization_rules import Defect, defects
 from tenant_operator.provisioning.rules import check_request, refusal
 from tenant_operator.saga.activity import Done, NotYet, Progress
 from tenant_operator.saga.errors import OwnershipConflict, Rejected
@@ -25,8 +26,12 @@ class ValidateRequest(Activity):
     async def run(self, ctx: Context) -> Progress:
         """Rejected with every violation at once; OwnershipConflict if the host is already known to be taken."""
         ctx.heartbeat("checking the request", None)
-        tenants = ctx.ports.catalog.tenants_of(ctx.tenant.spec.organization)
-        violations = check_request(ctx.tenant, ctx.plan, ctx.organization, tenants, ctx.names)
+        catalog = ctx.ports.catalog
+        tenants = catalog.tenants_of(ctx.tenant.spec.organization)
+        found: list[Defect] = []
+        if ctx.organization is not None:
+            found = defects(ctx.organization, catalog.organizations(), tenants, ctx.options.responder_namespace)
+        violations = check_request(ctx.tenant, ctx.plan, ctx.organization, tenants, ctx.names, found)
         if violations and _just_begun(ctx):
             return NotYet(refusal(violations), 0.25)
         if violations:
