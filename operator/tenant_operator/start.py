@@ -10,7 +10,7 @@ from tenant_operator.saga.errors import ActivityError
 
 T = TypeVar("T")
 
-PATIENCE_SECONDS: Final = 60.0
+PATIENCE_SECONDS: Final = 30.0
 _PAUSE_SECONDS: Final = 2.0
 
 _log = logging.getLogger(__name__)

@@ -147,6 +147,12 @@ class OperatorProcess(Operator):
         assert self._process is not None, "it is not running"
         self._process.send_signal(number)
 
+    @property
+    def pid(self) -> int:
+        """The process that is the operator: the launcher has become it."""
+        assert self._process is not None, "it is not running"
+        return self._process.pid
+
     def is_alive(self) -> bool:
         """Whether it has not ended."""
         return self._process is not None and self._process.poll() is None
