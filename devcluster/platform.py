@@ -136,6 +136,11 @@ def operator_kubeconfig(environment: Environment) -> Path:
     return environment.state.absolute() / "operator.kubeconfig"
 
 
+def client_authority(environment: Environment) -> Path:
+    """The authority (PEM) of the API server's and of all users' client certificates."""
+    return environment.state.absolute() / "certificates" / "devcluster-ca.crt"
+
+
 def _write_operator_kubeconfig(environment: Environment) -> None:
     config = json.loads(kubectl(environment, "config", "view", "--minify", "--flatten", "--output=json"))
     create_token = ("create", "token", OPERATOR, f"--namespace={OPERATOR}", f"--duration={_VALID_FOR}")

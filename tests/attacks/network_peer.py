@@ -1,5 +1,6 @@
 """What a network peer without credentials can do to a TLS server: from threads, until told to stop."""
 
+import json
 import random
 import socket
 import ssl
@@ -7,6 +8,10 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
+
+from tenant_operator.api.names import API_VERSION
+from tests.e2e import catalog
 
 _SECONDS = 10.0
 
@@ -39,6 +44,23 @@ class Target:
             while chunk := connection.recv(65536):
                 answer += chunk
         return answer
+
+
+def a_review(operation: str, *, user: str = "system:admin", **spec: Any) -> bytes:
+    """A question as the API server would ask it, about users and tenants that the attacker makes up."""
+    metadata = {"name": "probe", "namespace": catalog.NAMESPACE, "uid": "00000000-0000-0000-0000-000000000000"}
+    wanted = {"organization": catalog.ORGANIZATION, "plan": "small", "admin": {"email": "a@b.example"}, **spec}
+    tenant = {"apiVersion": API_VERSION, "kind": "Tenant", "metadata": metadata, "spec": wanted}
+    request = {
+        "uid": "11111111-1111-1111-1111-111111111111",
+        "operation": operation,
+        "name": "probe",
+        "namespace": catalog.NAMESPACE,
+        "userInfo": {"username": user, "groups": ["system:masters"]},
+        "object": tenant,
+    }
+    review = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}
+    return json.dumps(review).encode()
 
 
 Attack = Callable[[Target, list[socket.socket]], None]

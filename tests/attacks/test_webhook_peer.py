@@ -14,11 +14,8 @@ from typing import Any
 
 import pytest
 
-from devcluster import Environment, ports
-from devcluster.certificates import Authority
-from devcluster.platform import Webhook
-from tenant_operator.api.names import API_VERSION
-from tests.attacks.network_peer import Target, half_open, malformed, oversized, siege
+from devcluster import Environment
+from tests.attacks.network_peer import Target, a_review, half_open, malformed, oversized, siege
 from tests.e2e import catalog, webhook
 from tests.e2e.feed import TenantFeed
 from tests.e2e.operator_process import OperatorProcess
@@ -119,23 +116,6 @@ def test_under_siege_tenants_are_admitted_and_provisioned_and_the_operator_is_al
 # What it learns.
 
 
-def a_review(operation: str, *, user: str = "system:admin", **spec: Any) -> bytes:
-    """A question as the API server would ask it, about users and tenants that the attacker makes up."""
-    metadata = {"name": "probe", "namespace": catalog.NAMESPACE, "uid": "00000000-0000-0000-0000-000000000000"}
-    wanted = {"organization": catalog.ORGANIZATION, "plan": "small", "admin": {"email": "a@b.example"}, **spec}
-    tenant = {"apiVersion": API_VERSION, "kind": "Tenant", "metadata": metadata, "spec": wanted}
-    request = {
-        "uid": "11111111-1111-1111-1111-111111111111",
-        "operation": operation,
-        "name": "probe",
-        "namespace": catalog.NAMESPACE,
-        "userInfo": {"username": user, "groups": ["system:masters"]},
-        "object": tenant,
-    }
-    review = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}
-    return json.dumps(review).encode()
-
-
 PATHS = (
     *(f"/{name}" for name in ("check-tenant", "stamp-tenant", "check-plan", "check-organization")),
     *("/", "/livez", "/readyz", "/metrics", "/debug", "//check-tenant", "/../check-tenant", "/%2e/check-tenant"),
@@ -175,37 +155,3 @@ def test_the_certificate_tells_nothing_of_the_platform(gate: GatedWorld, target:
 
     assert shown is not None
     assert catalog.ORGANIZATION.encode() not in shown
-
-
-# Where the API server has a client certificate.
-
-
-def test_without_the_client_certificate_there_is_not_even_a_path(
-    platform: Environment, tenant_feed: TenantFeed, tmp_path: Path
-) -> None:
-    """The operator asks for one; the API server has none here, so that it is the attacker's equal."""
-    ours = Authority(tmp_path, "clients")
-    certificate = ours.client_certificate("api-server", "kube-apiserver-webhooks")
-    other = ours.client_certificate("other", "another-client")
-    theirs = Authority(tmp_path, "forged").client_certificate("forged", "kube-apiserver-webhooks")
-    served = Webhook.issue(tmp_path / "webhook", ports.choose(1)[0])
-    settings = {
-        **served.settings(),
-        "WEBHOOK_CLIENT_CA": str(ours.pair.certificate),
-        "WEBHOOK_CLIENT_NAMES": '["kube-apiserver-webhooks"]',
-    }
-    operator, target = OperatorProcess(platform, tmp_path, settings), Target(served.port)
-    path, body = f"/{served.token}/check-tenant", a_review("CREATE", plan="no-such")
-    operator.start()
-    try:
-        assert target.ask(path, body) == b""
-        for stranger in (theirs, other):
-            shown = (str(stranger.certificate), str(stranger.key))
-            assert target.ask(path, body, certificate=shown) == b""
-        told = target.ask(path, body, certificate=(str(certificate.certificate), str(certificate.key)))
-        assert b'"kind": "AdmissionReview"' in told
-        assert operator.stop() == 0
-        assert operator.stumbles() == []
-    finally:
-        if operator.is_running:
-            operator.kill()
