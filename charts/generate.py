@@ -22,7 +22,7 @@ from devcluster import binaries
 from tenant_operator.api.duration import format_duration
 from tenant_operator.api.generate import write_crds
 from tenant_operator.api.names import ActivityName
-from tenant_operator.settings import Settings
+from tenant_operator.settings import WEBHOOK_TOKEN_PLACEHOLDER, Settings
 
 ROOT: Final = Path(__file__).parents[1]
 CHART: Final = ROOT / "charts" / "tenant-operator"
@@ -46,6 +46,9 @@ DECIDED: Final = frozenset(
         "webhook_port",
         "webhook_certificate",
         "webhook_key",
+        "webhook_token",
+        "webhook_client_ca",
+        "webhook_client_names",
     }
 )
 """Settings that have to fit the chart's own objects."""
@@ -75,9 +78,11 @@ _INSTALL_HEAD: Final = """\
 #
 # The operator in namespace tenant-operator, for those who do without Helm. cert-manager, which has to be there already,
 # makes the certificate of the webhooks. Missing is the Secret tenant-operator-database, whose key "url" names the
-# PostgreSQL, and the one setting that everybody has to choose:
+# PostgreSQL, a token of your own in the paths of the webhooks (the operator does not start with the one below), and
+# the one setting that everybody has to choose:
 #
-#   kubectl apply --server-side -f manifests/install.yaml
+#   sed "s/replace-this-token-with-one-of-your-own/$(openssl rand -hex 24)/" manifests/install.yaml \\
+#     | kubectl apply --server-side -f -
 #   kubectl set env deployment/tenant-operator -n tenant-operator TENANT_OPERATOR_BASE_DOMAIN=tenants.example.com
 #
 # For anything beyond, render a file of your own (helm template -f values.yaml, see docs/install.md). Some settings are
@@ -257,7 +262,7 @@ def versioned(written: str) -> str:
 def install(helm: str) -> str:
     """manifests/install.yaml, rendered with that Helm: the namespace and the kinds first. Raises CalledProcessError."""
     command = [helm, "template", NAME, str(CHART), f"--namespace={NAME}", "--skip-tests"]
-    command.append("--set=webhook.certificate.source=cert-manager")
+    command += ["--set=webhook.certificate.source=cert-manager", f"--set=webhook.token={WEBHOOK_TOKEN_PLACEHOLDER}"]
     rendered = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout  # noqa: S603
     documents = [
         re.sub(r"\A# Source: .*\n", "", document).strip() for document in re.split(r"(?m)^---\n", rendered) if document

@@ -131,6 +131,13 @@ def _unsigned(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublic
     )
 
 
+def write_webhook_kubeconfig(path: Path, client: KeyPair) -> None:
+    """Write a kubeconfig by which an API server shows a client certificate to every webhook that asks for one."""
+    credentials = {"client-certificate": str(client.certificate), "client-key": str(client.key)}
+    document = {"apiVersion": "v1", "kind": "Config", "users": [{"name": "*", "user": credentials}]}
+    _write_secret(path, yaml.safe_dump(document, sort_keys=False).encode())
+
+
 def write_kubeconfig(path: Path, *, server: str, authority: Authority, client: KeyPair, user: str) -> None:
     """Write a self-contained kubeconfig whose only context is called ``devcluster``."""
 

@@ -13,7 +13,13 @@ import httpx
 import yaml
 
 from devcluster.binaries import Binaries
-from devcluster.certificates import Authority, KeyPair, write_kubeconfig, write_service_account_key
+from devcluster.certificates import (
+    Authority,
+    KeyPair,
+    write_kubeconfig,
+    write_service_account_key,
+    write_webhook_kubeconfig,
+)
 from devcluster.children import Child, Children
 
 _COLLECTIONS = {
@@ -23,6 +29,8 @@ _COLLECTIONS = {
     "Node": "/api/v1/nodes",
 }
 _HERE = Path(__file__).parent
+WEBHOOK_CLIENT = "kube-apiserver-webhooks"
+"""Who the API server is to a webhook that asks for a client certificate."""
 _SERVICE_NETWORK = "10.96.0.0/16"
 _SERVICE_ADDRESS = "10.96.0.1"
 _POD_NETWORK = "10.128.0.0/12"
@@ -156,6 +164,7 @@ class ControlPlane:
             f"--tls-cert-file={self._serving.certificate}",
             f"--tls-private-key-file={self._serving.key}",
             f"--client-ca-file={self._authority.pair.certificate}",
+            f"--admission-control-config-file={self._admission_configuration()}",
             "--authorization-mode=RBAC",
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-key-file={self._service_accounts.certificate}",
@@ -166,6 +175,18 @@ class ControlPlane:
             "--profiling=false",
         )
         self._children.wait_until(lambda: self._healthy(f"{self.server}/readyz"), "the API server")
+
+    def _admission_configuration(self) -> Path:
+        """What makes the API server show a client certificate to webhooks."""
+        kubeconfig, path = self._certificates / "webhooks.kubeconfig", self._certificates / "admission.yaml"
+        write_webhook_kubeconfig(kubeconfig, self._authority.client_certificate("webhook-client", WEBHOOK_CLIENT))
+        version = "apiserver.config.k8s.io/v1"
+        plugin = {"apiVersion": version, "kind": "WebhookAdmissionConfiguration", "kubeConfigFile": str(kubeconfig)}
+        names = ("ValidatingAdmissionWebhook", "MutatingAdmissionWebhook")
+        plugins = [{"name": name, "configuration": plugin} for name in names]
+        document = {"apiVersion": version, "kind": "AdmissionConfiguration", "plugins": plugins}
+        path.write_text(json.dumps(document, indent=2))
+        return path
 
     def _start_controllers(self) -> None:
         authority = self._authority.pair

@@ -7,6 +7,7 @@ import copy
 import http.client
 import json
 import os
+import secrets
 import subprocess
 import sys
 import time
@@ -135,6 +136,11 @@ def operator_kubeconfig(environment: Environment) -> Path:
     return environment.state.absolute() / "operator.kubeconfig"
 
 
+def client_authority(environment: Environment) -> Path:
+    """The authority (PEM) of the API server's and of all users' client certificates."""
+    return environment.state.absolute() / "certificates" / "devcluster-ca.crt"
+
+
 def _write_operator_kubeconfig(environment: Environment) -> None:
     config = json.loads(kubectl(environment, "config", "view", "--minify", "--flatten", "--output=json"))
     create_token = ("create", "token", OPERATOR, f"--namespace={OPERATOR}", f"--duration={_VALID_FOR}")
@@ -151,27 +157,39 @@ class Webhook:
     """Where the admission webhooks of an operator on this machine are served, and with which certificate."""
 
     port: int
+    token: str
     authority: Path
     certificate: Path
     key: Path
 
     @classmethod
     def issue(cls, folder: Path, port: int) -> Self:
-        """Make a certificate, and an authority for it, in the folder; what is there is used again."""
+        """Make a token, a certificate, and an authority for it, in the folder; what is there is used again."""
         folder.mkdir(mode=0o700, exist_ok=True)
+        token = folder / "token"
+        if not token.exists():
+            token.touch(mode=0o600)
+            token.write_text(secrets.token_hex(24))
         authority = Authority(folder, "webhook-authority")
         pair = authority.serving_certificate("webhook")
-        return cls(port, authority.pair.certificate, pair.certificate, pair.key)
+        return cls(port, token.read_text(), authority.pair.certificate, pair.certificate, pair.key)
+
+    @property
+    def address(self) -> str:
+        """Where the server is."""
+        return f"https://{_HOST}:{self.port}"
 
     @property
     def url(self) -> str:
-        return f"https://{_HOST}:{self.port}"
+        """What the path of each webhook begins with."""
+        return f"{self.address}/{self.token}"
 
     def settings(self) -> dict[str, str]:
         """The settings of the operator that serves them, without the prefix of their names."""
         return {
             "WEBHOOK_HOST": _HOST,
             "WEBHOOK_PORT": str(self.port),
+            "WEBHOOK_TOKEN": self.token,
             "WEBHOOK_CERTIFICATE": str(self.certificate),
             "WEBHOOK_KEY": str(self.key),
         }
@@ -179,12 +197,12 @@ class Webhook:
 
 def install_webhook(environment: Environment, url: str, ca: bytes) -> None:
     """Have the API server ask the operator at ``url``, whose certificate ``ca`` (PEM) has signed, about every write but
-    its own."""
+    its own; each webhook by its name there."""
     configurations = installed(*_WEBHOOKS)
     for configuration in configurations:
         for webhook in configuration["webhooks"]:
-            path = webhook["clientConfig"]["service"]["path"]
-            webhook["clientConfig"] = {"url": url + path, "caBundle": base64.b64encode(ca).decode()}
+            name = webhook["clientConfig"]["service"]["path"].rpartition("/")[2]
+            webhook["clientConfig"] = {"url": f"{url}/{name}", "caBundle": base64.b64encode(ca).decode()}
     kubectl(environment, "apply", "--filename=-", stdin=yaml.safe_dump_all(configurations))
 
 

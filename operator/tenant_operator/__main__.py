@@ -30,8 +30,9 @@ def run() -> None:
     logs.configure(settings.log_level, settings.log_format)
     # Imported late: the other commands need neither kopf nor a database driver, and start at once.
     from tenant_operator.adapters.kubernetes.client import LoginError  # noqa: PLC0415
-    from tenant_operator.admission import CertificateError  # noqa: PLC0415
+    from tenant_operator.adapters.serving_tls import CertificateError  # noqa: PLC0415
     from tenant_operator.app import serve  # noqa: PLC0415
+    from tenant_operator.saga.errors import ActivityError  # noqa: PLC0415
 
     try:
         asyncio.run(serve(settings))
@@ -41,6 +42,9 @@ def run() -> None:
     except CertificateError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
+    except ActivityError as error:
+        typer.echo(f"cannot start: {error.message}", err=True)
+        raise typer.Exit(1) from None
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise

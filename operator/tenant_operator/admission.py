@@ -1,17 +1,22 @@
-"""The webhooks: each handler turns what kopf received into a question to the domain, and its answer into HTTP."""
+"""The webhooks: what the API server sends becomes a question to the domain, and the domain's word an answer to it.
+
+Everything but the judging itself happens in the loop of the webhooks' server. A judgement reads what the operator
+knows, so it is made in the operator's loop.
+"""
 
 import asyncio
+import base64
+import json
 import logging
-import ssl
-from collections.abc import AsyncIterator, Awaitable, Mapping
-from pathlib import Path
-from typing import Any, Final, Literal, NoReturn, TypeAlias, TypeVar, cast
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 
-import kopf
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
 
-from tenant_operator.api.names import API_VERSION
 from tenant_operator.api.organization import Organization
+from tenant_operator.api.resource import Resource
 from tenant_operator.api.tenant import Tenant
 from tenant_operator.provisioning.admission import Admission
 from tenant_operator.provisioning.admission_rules import INVALID, Refusal
@@ -27,168 +32,221 @@ _SECONDS: Final = 4.0
 """Less than the API server waits: its own words for a timeout help nobody."""
 _UNAVAILABLE: Final = 503
 _INTERNAL: Final = 500
-_RENEWAL_CHECK_SECONDS: Final = 2.0
-_NEVER: Final = 1e7
-"""Seconds. kopf would restart its server for a new certificate, and turn requests away meanwhile."""
+_OK: Final = 200
+_BAD_REQUEST: Final = 400
+_VERSION: Final = "admission.k8s.io/v1"
 
-AnyResource = TypeVar("AnyResource", Organization, Tenant)
-Operation: TypeAlias = Literal["CREATE", "UPDATE", "DELETE", "CONNECT"]
+Operation: TypeAlias = Literal["CREATE", "UPDATE", "DELETE"]
 _WRITES: Final[tuple[Operation, ...]] = ("CREATE", "UPDATE")
 _REMOVAL: Final[tuple[Operation, ...]] = ("DELETE",)
+
+AnyResource = TypeVar("AnyResource", bound=Resource)
 
 _log = logging.getLogger(__name__)
 
 
-class CertificateError(Exception):
-    """The certificate of the webhooks, or its key, cannot be used; the message names the files."""
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A write that the API server asks about. `old` is None for a creation, `new` for a removal; raw objects both."""
+
+    operation: Operation
+    namespace: str
+    name: str
+    caller: Caller
+    old: Mapping[str, Any] | None
+    new: Mapping[str, Any] | None
+
+    def before(self, model: type[AnyResource]) -> AnyResource | None:
+        """The object as it is. Raises ValidationError."""
+        return None if self.old is None else model.model_validate(self.old)
+
+    def after(self, model: type[AnyResource]) -> AnyResource:
+        """The object as it would be. Raises ValidationError."""
+        return model.model_validate(self.new)
 
 
-class AdmissionServer:
-    """kopf's webhook server, with a certificate that is read again when its files change: nobody notices."""
+Judgement = Callable[[Question], Coroutine[Any, Any, Refusal | None]]
+"""Reads the question at once, and judges in the operator's loop. May raise ValidationError, then ActivityError."""
 
-    def __init__(
-        self, host: str, port: int, certificate: Path, key: Path, *, check_seconds: float = _RENEWAL_CHECK_SECONDS
-    ) -> None:
-        """Raises CertificateError."""
-        self.is_listening = False
-        self._host = host
-        self._port = port
-        self._certificate = certificate
-        self._key = key
-        self._check_seconds = check_seconds
-        self._seen: object = None
-        self._current = _context()
-        self._load()
-        # A pair of files that do not match ruins a context in use: each connection gets the newest good one instead.
-        self._door = _context()
-        self._door.sni_callback = self._choose
 
-    async def __call__(self, serve: Any) -> AsyncIterator[Any]:
-        """Serve until cancelled; what it yields is of use to a managed configuration only."""
-        server = kopf.WebhookServer(
-            addr=self._host,
-            port=self._port,
-            context=self._door,
-            certfile=self._certificate,
-            pkeyfile=self._key,
-            file_check_interval=_NEVER,
-        )
-        renewal = asyncio.create_task(self._renew())
-        try:
-            async with server:
-                async for client_config in server(serve):
-                    self.is_listening = True
-                    yield client_config
-        finally:
-            self.is_listening = False
-            renewal.cancel()
-            await asyncio.gather(renewal, return_exceptions=True)
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """Which writes of which kind (by its plural) are asked about, and who answers with the rest of a response."""
 
-    async def _renew(self) -> None:
-        while True:
-            await asyncio.sleep(self._check_seconds)
+    plural: str
+    operations: tuple[Operation, ...]
+    answer: Callable[[Question], Awaitable[dict[str, Any]]]
+    mutates: bool = False
+
+
+class Webhooks:
+    """All webhooks of the operator by their names. A question that takes longer than `seconds` is answered with no."""
+
+    def __init__(self, admission: Admission, loop: asyncio.AbstractEventLoop, *, seconds: float = _SECONDS) -> None:
+        self._admission = admission
+        self._loop = loop
+        self._seconds = seconds
+        self.by_name: Mapping[str, Webhook] = {
+            STAMP_TENANT: Webhook("tenants", _WRITES, self._stamp, mutates=True),
+            CHECK_TENANT: Webhook("tenants", (*_WRITES, *_REMOVAL), self._judged("Tenant", self._tenant)),
+            CHECK_PLAN: Webhook(
+                "plans",
+                _REMOVAL,
+                self._judged("Plan", lambda asked: admission.removal_of_plan(asked.name, asked.caller)),
+            ),
+            CHECK_ORGANIZATION: Webhook(
+                "organizations", (*_WRITES, *_REMOVAL), self._judged("Organization", self._organization)
+            ),
+        }
+
+    def routes(self, token: str) -> dict[str, Callable[[bytes], Awaitable[tuple[int, bytes]]]]:
+        """What answers at which path: the name of the webhook, behind the token if there is one."""
+        return {
+            f"/{token}/{name}" if token else f"/{name}": self._over_http(webhook)
+            for name, webhook in self.by_name.items()
+        }
+
+    def _over_http(self, webhook: Webhook) -> Callable[[bytes], Awaitable[tuple[int, bytes]]]:
+        async def handler(body: bytes) -> tuple[int, bytes]:
             try:
-                if self._load():
-                    _log.info("the certificate of the webhooks was renewed")
-            except CertificateError as error:
-                # Half of a renewal may be written; the certificate in use goes on being used.
-                _log.warning("%s", error)
+                uid, question = _read(body, webhook)
+            except ValueError as error:  # a ValidationError is one as well
+                return _BAD_REQUEST, json.dumps({"error": f"no {_VERSION} AdmissionReview: {_cause(error)}"}).encode()
+            response = {"uid": uid, "allowed": True, **await webhook.answer(question)}
+            review = {"apiVersion": _VERSION, "kind": "AdmissionReview", "response": response}
+            return _OK, json.dumps(review).encode()
 
-    def _choose(self, connection: ssl.SSLObject, *_: object) -> None:
-        connection.context = self._current
+        return handler
 
-    def _load(self) -> bool:
-        """Take the files over if they changed; whether they did."""
+    async def _stamp(self, asked: Question) -> dict[str, Any]:
+        new = asked.new or {}
         try:
-            # What a Secret's volume shows are links that are moved: the files behind them differ in their inodes.
-            files = tuple((stat.st_ino, stat.st_mtime_ns) for stat in (self._certificate.stat(), self._key.stat()))
-            if files == self._seen:
-                return False
-            self._seen = files
-            context = _context()
-            context.load_cert_chain(self._certificate, self._key)
-        except (OSError, ssl.SSLError) as error:
-            cause = f"{self._certificate} with key {self._key}: {error}"
-            raise CertificateError(f"the certificate of the webhooks cannot be used: {cause}") from error
-        self._current = context
-        return True
-
-
-def _context() -> ssl.SSLContext:
-    return ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-
-
-def install(
-    admission: Admission,
-    server: AdmissionServer,
-    registry: kopf.OperatorRegistry,
-    settings: kopf.OperatorSettings,
-    *,
-    seconds: float = _SECONDS,
-) -> None:
-    """Add the webhooks to an operator; a question that takes longer than so many seconds is answered with no.
-
-    Their configuration in the cluster is not kopf's to manage: replicas would overwrite each other's.
-    """
-    settings.admission.server = server
-    settings.admission.managed = None
-    _quieten()
-
-    @kopf.on.mutate(API_VERSION, "tenants", id=STAMP_TENANT, operations=_WRITES, registry=registry)
-    async def stamp(userinfo: kopf.UserInfo, patch: kopf.Patch, **request: Any) -> None:
-        old, new = request["old"], request["new"]
-        try:
-            stamps = admission.stamps(None if old is None else dict(old), dict(new), _caller(userinfo))
+            stamps = self._admission.stamps(asked.old, new, asked.caller)
         except Exception:
-            _refuse(_unexpected("stamping a Tenant"))
-        if stamps:
-            patch["metadata"] = stamps
+            return _refused(_unexpected("stamping a Tenant"))
+        if not stamps:
+            return {}
+        patch = json.dumps(_json_patch(stamps, new)).encode()
+        return {"patchType": "JSONPatch", "patch": base64.b64encode(patch).decode()}
 
-    @kopf.on.validate(API_VERSION, "tenants", id=CHECK_TENANT, operations=(*_WRITES, *_REMOVAL), registry=registry)
-    async def check(name: str, namespace: str | None, userinfo: kopf.UserInfo, **request: Any) -> None:
-        old, new, caller, subject = request["old"], request["new"], _caller(userinfo), f"Tenant {namespace}/{name}"
-        if new is None:
-            key, organization = TenantKey(namespace or "", name), _organization_of(old)
-            await _ask(admission.removal(key, organization, caller), subject, caller, seconds)
-            return
-        before, after = None if old is None else _parsed(Tenant, old), _parsed(Tenant, new)
-        await _ask(admission.write(before, after, caller), subject, caller, seconds)
+    def _tenant(self, asked: Question) -> Coroutine[Any, Any, Refusal | None]:
+        if asked.operation == "DELETE":
+            key = TenantKey(asked.namespace, asked.name)
+            return self._admission.removal(key, _organization_of(asked.old), asked.caller)
+        return self._admission.write(asked.before(Tenant), asked.after(Tenant), asked.caller)
 
-    @kopf.on.validate(API_VERSION, "plans", id=CHECK_PLAN, operations=_REMOVAL, registry=registry)
-    async def check_plan(name: str, userinfo: kopf.UserInfo, **_: Any) -> None:
-        caller = _caller(userinfo)
-        await _ask(admission.removal_of_plan(name, caller), f"Plan {name}", caller, seconds)
+    def _organization(self, asked: Question) -> Coroutine[Any, Any, Refusal | None]:
+        if asked.operation == "DELETE":
+            return self._admission.removal_of_organization(asked.name, asked.caller)
+        before, after = asked.before(Organization), asked.after(Organization)
+        return self._admission.write_of_organization(before, after, asked.caller)
 
-    @kopf.on.validate(
-        API_VERSION, "organizations", id=CHECK_ORGANIZATION, operations=(*_WRITES, *_REMOVAL), registry=registry
-    )
-    async def check_organization(name: str, userinfo: kopf.UserInfo, **request: Any) -> None:
-        old, new, caller, subject = request["old"], request["new"], _caller(userinfo), f"Organization {name}"
-        if new is None:
-            await _ask(admission.removal_of_organization(name, caller), subject, caller, seconds)
-            return
-        before, after = None if old is None else _parsed(Organization, old), _parsed(Organization, new)
-        await _ask(admission.write_of_organization(before, after, caller), subject, caller, seconds)
+    def _judged(self, kind: str, judgement: Judgement) -> Callable[[Question], Awaitable[dict[str, Any]]]:
+        async def answer(asked: Question) -> dict[str, Any]:
+            subject = f"{kind} {asked.namespace}/{asked.name}" if asked.namespace else f"{kind} {asked.name}"
+            refusal = await self._ask(judgement, asked, subject)
+            if refusal is None:
+                return {}
+            _log.info("refused %s to %s: %s", subject, asked.caller.name, refusal.message)
+            return _refused(refusal)
+
+        return answer
+
+    async def _ask(self, judgement: Judgement, asked: Question, subject: str) -> Refusal | None:
+        """No answer is a no."""
+        try:
+            coroutine = judgement(asked)
+        except ValidationError as error:
+            return Refusal(INVALID, _cause(error))
+        try:
+            future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        except RuntimeError:
+            coroutine.close()
+            return Refusal(_UNAVAILABLE, f"{subject} could not be checked: the operator is ending; try again")
+        try:
+            async with asyncio.timeout(self._seconds):
+                return await asyncio.wrap_future(future)
+        except TimeoutError:
+            return Refusal(_UNAVAILABLE, f"{subject} could not be checked within {self._seconds:g} s; try again")
+        except ActivityError as error:
+            return Refusal(_UNAVAILABLE, f"{subject} could not be checked; try again: {error}")
+        except Exception:
+            return _unexpected(f"checking {subject}")
 
 
-async def _ask(judgement: Awaitable[Refusal | None], subject: str, caller: Caller, seconds: float) -> None:
-    """Raises AdmissionError unless the judgement is that nothing speaks against it. No answer is a no."""
+class _Part(BaseModel):
+    """A part of an AdmissionReview; what is not read here is not kept."""
+
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel)
+
+
+class _User(_Part):
+    username: str = ""
+    groups: tuple[str, ...] | None = None
+    uid: str = ""
+    extra: dict[str, tuple[str, ...]] | None = None
+
+
+class _Request(_Part):
+    uid: str
+    operation: Operation
+    name: str = ""
+    namespace: str = ""
+    user_info: _User
+    object: dict[str, Any] | None = None
+    old_object: dict[str, Any] | None = None
+
+
+class _Review(_Part):
+    api_version: Literal["admission.k8s.io/v1"]
+    kind: Literal["AdmissionReview"]
+    request: _Request = Field(repr=False)
+
+
+def _read(body: bytes, webhook: Webhook) -> tuple[str, Question]:
+    """The UID of a review, and what it asks. Raises ValueError."""
     try:
-        async with asyncio.timeout(seconds):
-            refusal = await judgement
-    except TimeoutError:
-        refusal = Refusal(_UNAVAILABLE, f"{subject} could not be checked within {seconds:g} s; try again")
-    except ActivityError as error:
-        refusal = Refusal(_UNAVAILABLE, f"{subject} could not be checked; try again: {error}")
-    except Exception:
-        refusal = _unexpected(f"checking {subject}")
-    if refusal is not None:
-        _log.info("refused %s to %s: %s", subject, caller.name, refusal.message)
-        _refuse(refusal)
+        asked = _Review.model_validate(json.loads(body)).request
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if asked.operation not in webhook.operations:
+        raise ValueError(f"request.operation: nobody asks about {asked.operation} here")
+    if asked.operation != "DELETE" and asked.object is None:
+        raise ValueError("request.object: missing")
+    if asked.operation == "UPDATE" and asked.old_object is None:
+        raise ValueError("request.oldObject: missing")
+    user = asked.user_info
+    caller = Caller(name=user.username, groups=user.groups or (), uid=user.uid, extra=user.extra or {})
+    return asked.uid, Question(
+        asked.operation, asked.namespace, asked.name, caller, old=asked.old_object, new=asked.object
+    )
 
 
-def _refuse(refusal: Refusal) -> NoReturn:
-    raise kopf.AdmissionError(refusal.message, code=refusal.code) from None
+def _organization_of(body: Mapping[str, Any] | None) -> str:
+    """The organisation that a Tenant names, whatever else it says: one that cannot be read can be deleted."""
+    spec = (body or {}).get("spec")
+    return str(spec.get("organization") or "") if isinstance(spec, Mapping) else ""
+
+
+def _json_patch(stamps: Mapping[str, Any], body: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The merge patch of a metadata that has annotations and finalizers only, as a JSON patch of the object."""
+    metadata = body.get("metadata") or {}
+    patch: list[dict[str, Any]] = []
+    if (annotations := stamps.get("annotations")) is not None:
+        if not metadata.get("annotations"):
+            patch.append({"op": "add", "path": "/metadata/annotations", "value": {}})
+        for name, value in annotations.items():
+            path = f"/metadata/annotations/{name.replace('~', '~0').replace('/', '~1')}"
+            patch.append(
+                {"op": "remove", "path": path} if value is None else {"op": "add", "path": path, "value": value}
+            )
+    if (finalizers := stamps.get("finalizers")) is not None:
+        patch.append({"op": "add", "path": "/metadata/finalizers", "value": finalizers})
+    return patch
+
+
+def _refused(refusal: Refusal) -> dict[str, Any]:
+    return {"allowed": False, "status": {"code": refusal.code, "message": refusal.message}}
 
 
 def _unexpected(doing: str) -> Refusal:
@@ -196,44 +254,8 @@ def _unexpected(doing: str) -> Refusal:
     return Refusal(_INTERNAL, f"{doing} went wrong in the operator; its log says why")
 
 
-def _parsed(kind: type[AnyResource], body: Any) -> AnyResource:
-    """The object that a request brings. Raises AdmissionError."""
-    try:
-        return kind.model_validate(dict(body))
-    except ValidationError as error:
-        _refuse(Refusal(INVALID, _unreadable(error)))
-
-
-def _organization_of(body: Any) -> str:
-    """The organisation that a Tenant names, whatever else it says: one that cannot be read can be deleted."""
-    spec = dict(body or {}).get("spec")
-    return str(spec.get("organization") or "") if isinstance(spec, Mapping) else ""
-
-
-def _unreadable(error: ValidationError) -> str:
+def _cause(error: ValueError) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
     problems = error.errors(include_url=False, include_input=False, include_context=False)
-    return "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in problems[:5])
-
-
-def _caller(userinfo: kopf.UserInfo) -> Caller:
-    raw = cast(dict[str, Any], userinfo)
-    return Caller(
-        name=str(raw.get("username") or ""),
-        groups=tuple(raw.get("groups") or ()),
-        uid=str(raw.get("uid") or ""),
-        extra=dict(raw.get("extra") or {}),
-    )
-
-
-class _Refused(logging.Filter):
-    """Keeps what kopf says of webhooks out of the log: to it, a refusal is the failure of a handler."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return bool(record.exc_info) or not str(record.msg).startswith("Webhook ")
-
-
-def _quieten() -> None:
-    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)  # a line for every write of every tenant
-    logger = logging.getLogger("kopf.objects")
-    if not any(isinstance(each, _Refused) for each in logger.filters):
-        logger.addFilter(_Refused())
+    return "; ".join(": ".join(filter(None, (".".join(map(str, each["loc"])), each["msg"]))) for each in problems[:5])

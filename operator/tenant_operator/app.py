@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
 from signal import SIGINT, SIGTERM
 from typing import Any
 from uuid import uuid4
@@ -14,36 +14,36 @@ from ulid import ULID
 
 from tenant_operator import handlers
 from tenant_operator.adapters.clock import SystemClock
-from tenant_operator.adapters.health import serve_health
+from tenant_operator.adapters.health import Need, serve_health
 from tenant_operator.adapters.http_mail import HttpMailer
 from tenant_operator.adapters.http_probe import HttpProber, probing_client
+from tenant_operator.adapters.https_server import HttpsServer
 from tenant_operator.adapters.jsonl_audit import JsonLinesAudit
-from tenant_operator.adapters.kubernetes.access import SubjectAccessReviews, own_name
+from tenant_operator.adapters.kubernetes.access import own_name
 from tenant_operator.adapters.kubernetes.catalog import WatchedCatalog
 from tenant_operator.adapters.kubernetes.client import Connection, KubernetesClient
 from tenant_operator.adapters.kubernetes.cluster import KubernetesCluster
 from tenant_operator.adapters.kubernetes.events import KubernetesNotifier
 from tenant_operator.adapters.kubernetes.listing import list_objects
-from tenant_operator.adapters.kubernetes.offers import KubernetesOffers
 from tenant_operator.adapters.kubernetes.platform_store import KubernetesPlatformStore
 from tenant_operator.adapters.kubernetes.store import KubernetesTenantStore
+from tenant_operator.adapters.kubernetes.watches import Watches
 from tenant_operator.adapters.paused import serve_paused
 from tenant_operator.adapters.postgres import PostgresStorage
 from tenant_operator.adapters.smtp import SmtpMailer
-from tenant_operator.admission import AdmissionServer, install
 from tenant_operator.api.names import ANNOTATION_ACTION, LABEL_TENANT_UID
 from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan
 from tenant_operator.api.tenant import Tenant
+from tenant_operator.needs import Needs
 from tenant_operator.provisioning.activity import Ports
-from tenant_operator.provisioning.admission import Admission
 from tenant_operator.provisioning.courier import Courier
 from tenant_operator.provisioning.drift import DriftWatch
 from tenant_operator.provisioning.known import KnownTenants, key_of
 from tenant_operator.provisioning.plan import provisioning_plan
 from tenant_operator.provisioning.platform_reconciler import PlatformReconciler, PlatformStore
 from tenant_operator.provisioning.platform_watch import PlatformWatch
-from tenant_operator.provisioning.ports import Mailer, TenantKey
+from tenant_operator.provisioning.ports import AuditLog, TenantKey
 from tenant_operator.provisioning.reconciler import Reconciler
 from tenant_operator.provisioning.schema import load_migrations
 from tenant_operator.provisioning.tenant_saga import TenantSaga
@@ -53,6 +53,8 @@ from tenant_operator.saga.evolve import Worker
 from tenant_operator.saga.queue import WorkQueue
 from tenant_operator.saga.runner import Runner
 from tenant_operator.settings import Settings
+from tenant_operator.start import ToldToEnd, patiently, unless
+from tenant_operator.webhooks import serving_tls, webhook_server
 
 _log = logging.getLogger(__name__)
 
@@ -74,14 +76,19 @@ class Operator:
         platform_store: PlatformStore,
         catalog: WatchedCatalog,
         notifier: KubernetesNotifier,
+        audit: AuditLog,
+        needs: Needs,
     ) -> None:
-        self.ready = False
+        self._not_working = "starting"
+        self._needs = needs
+        self._watches: Watches | None = None
+        self._webhooks: HttpsServer | None = None
         self._settings = settings
         self._store = store
         self._catalog = catalog
         self._known = KnownTenants()
         self._key_by_uid: dict[str, TenantKey] = {}
-        self._courier = Courier(JsonLinesAudit(settings.audit_log), self._wake, now=ports.clock.now)
+        self._courier = Courier(audit, self._wake, now=ports.clock.now)
         options = settings.options()
         self._host = host = TenantSaga(
             provisioning_plan(options, load_migrations()),
@@ -184,43 +191,59 @@ class Operator:
         if event == "DELETED":
             self.child_changed(event, body)
 
-    async def run(
-        self,
-        kubernetes: KubernetesClient,
-        webhooks: tuple[Admission, AdmissionServer] | None,
-        told_to_end: asyncio.Event,
-    ) -> None:
-        """Learn what there is, then work until told to end; then drain."""
-        await self._learn(kubernetes)
+    def needs(self) -> list[Need]:
+        """What it needs to be ready, and what is wrong with it now."""
+        found = [Need("operator", self._not_working)]
+        if self._watches is not None:
+            found.append(Need("watches", self._watches.fault()))
+        if self._webhooks is not None:
+            found.append(Need("webhooks", "" if self._webhooks.is_listening else "not listening"))
+        return found + self._needs.report()
+
+    async def run(self, kubernetes: KubernetesClient, webhooks: HttpsServer | None, told_to_end: asyncio.Event) -> None:
+        """Work until told to end; then drain. The webhooks are the last that ends."""
         self._platform.begin()
         _log.info("%d tenants known; working as %s", len(self._known), self._worker.id)
-        loops = [asyncio.create_task(self._courier.run()), asyncio.create_task(self._resync())]
-        registry, kopf_settings = handlers.registry(self), handlers.settings()
-        if webhooks is not None:
-            install(*webhooks, registry, kopf_settings)
-        drained = asyncio.Event()
-        ending = asyncio.create_task(told_to_end.wait())
-        ours = asyncio.all_tasks()
-        watches = await kopf.spawn_tasks(
-            registry=registry,
-            settings=kopf_settings,
-            standalone=True,
-            clusterwide=True,
-            stop_flag=drained,
-        )
-        # In place of kopf's own: told to end, it lets the sagas go on for 5 s and then cancels whatever task there is.
-        _end_on_signals(told_to_end)
-        self.ready = True
-        try:
-            await asyncio.wait({*watches, ending}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            self.ready = False
-            await self._drain()
-            drained.set()
-            for loop in (*loops, ending):
-                loop.cancel()
-            await asyncio.gather(*loops, ending, return_exceptions=True)
-            await kopf.run_tasks(watches, ignored=ours)  # raises what one of them may have failed with
+        heard = handlers.listeners(self, self._settings.route_kind)
+        watches = self._watches = Watches([each.path for each in heard])
+        self._webhooks = webhooks
+
+        def login() -> kopf.AiohttpSession:
+            return kopf.AiohttpSession(server=kubernetes.server, aiohttp_session=kubernetes.session(watches.observe))
+
+        async with webhooks or nullcontext():
+            resync = self._settings.resync.total_seconds()
+            loops = [
+                asyncio.create_task(loop)
+                for loop in (self._courier.run(), self._resync(), self._needs.keep_looking(resync))
+            ]
+            drained = asyncio.Event()
+            endings = [asyncio.create_task(told_to_end.wait())]
+            if webhooks is not None:
+                endings.append(asyncio.create_task(webhooks.ended.wait()))
+            ours = asyncio.all_tasks()
+            parts = await kopf.spawn_tasks(
+                registry=handlers.registry(heard, login),
+                settings=handlers.settings(),
+                standalone=True,
+                clusterwide=True,
+                stop_flag=drained,
+            )
+            # In place of kopf's own: told to end, it lets the sagas go on for 5 s and then cancels whatever there is.
+            _end_on_signals(told_to_end)
+            self._not_working = ""
+            try:
+                await asyncio.wait({*parts, *endings}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                self._not_working = "ending"
+                await self._drain()
+                drained.set()
+                for loop in (*loops, *endings):
+                    loop.cancel()
+                await asyncio.gather(*loops, *endings, return_exceptions=True)
+                await kopf.run_tasks(parts, ignored=ours)  # raises what one of them may have failed with
+        if webhooks is not None and not told_to_end.is_set():
+            raise RuntimeError("the server of the webhooks ended by itself")
 
     async def _drain(self) -> None:
         _log.info("draining")
@@ -228,8 +251,8 @@ class Operator:
         closing = (self._requests, self._queue, self._platform)
         await asyncio.gather(*(each.close(self._settings.drain_seconds) for each in closing))
 
-    async def _learn(self, kubernetes: KubernetesClient) -> None:
-        """Plans and organisations first: a tenant is judged by them."""
+    async def learn(self, kubernetes: KubernetesClient) -> None:
+        """Find out what there is; plans and organisations first: a tenant is judged by them. Raises ActivityError."""
         for plan in await list_objects(kubernetes, Plan.definition.plural):
             self._catalog.observe_plan(None, plan)
         for organization in await list_objects(kubernetes, Organization.definition.plural):
@@ -276,12 +299,17 @@ class Operator:
 
 
 async def serve(settings: Settings) -> None:
-    """Run one replica until it is told to end (SIGTERM, SIGINT)."""
+    """Run one replica until it is told to end (SIGTERM, SIGINT).
+
+    Raises LoginError, CertificateError, OSError for a port that cannot be had, and an ActivityError if the API server
+    does not answer at the start.
+    """
     told_to_end = asyncio.Event()
     _end_on_signals(told_to_end)
     async with AsyncExitStack() as stack:
         connection = Connection(connections=settings.kube_connections)
         kubernetes = await stack.enter_async_context(await KubernetesClient.connect(connection))
+        tls = serving_tls(settings)
         clock = SystemClock()
         notifier = KubernetesNotifier(kubernetes, clock, instance=settings.worker)
         notifier.start()
@@ -297,16 +325,17 @@ async def serve(settings: Settings) -> None:
         stack.push_async_callback(storage.close)
         catalog = WatchedCatalog()
         store = KubernetesTenantStore(kubernetes)
+        mailer, audit = await _mailer(settings, stack), JsonLinesAudit(settings.audit_log)
         ports = Ports(
             cluster=KubernetesCluster(kubernetes),
             storage=storage,
-            mailer=await _mailer(settings, stack),
+            mailer=mailer,
             prober=HttpProber(await stack.enter_async_context(probing_client())),
             catalog=catalog,
             census=store,
             clock=clock,
         )
-        webhooks = await _webhooks(settings, kubernetes, ports, catalog, store)
+        needs = Needs(storage, {"mail": mailer, "audit feed": audit})
         operator = Operator(
             settings,
             ports,
@@ -314,17 +343,26 @@ async def serve(settings: Settings) -> None:
             platform_store=KubernetesPlatformStore(kubernetes),
             catalog=catalog,
             notifier=notifier,
+            audit=audit,
+            needs=needs,
         )
         if settings.health_port:
-            await stack.enter_async_context(
-                serve_health(
-                    settings.health_host,
-                    settings.health_port,
-                    lambda: operator.ready and (webhooks is None or webhooks[1].is_listening),
-                )
-            )
+            health = serve_health(settings.health_host, settings.health_port, operator.needs)
+            await stack.enter_async_context(health)
         if settings.paused_port:
             await stack.enter_async_context(serve_paused(settings.paused_host, settings.paused_port))
+
+        async def begin() -> HttpsServer | None:
+            """In this order: whoever learns of tenants begins to work on them, and needs the database for it."""
+            name = await patiently(lambda: own_name(kubernetes))
+            await needs.wait_for_database()
+            await patiently(lambda: operator.learn(kubernetes))
+            return None if tls is None else webhook_server(settings, tls, name, kubernetes, ports, catalog, store)
+
+        try:
+            webhooks = await unless(told_to_end, begin())
+        except ToldToEnd:
+            return
         await operator.run(kubernetes, webhooks, told_to_end)
 
 
@@ -334,33 +372,7 @@ def _end_on_signals(told_to_end: asyncio.Event) -> None:
         asyncio.get_running_loop().add_signal_handler(signal, told_to_end.set)
 
 
-async def _webhooks(
-    settings: Settings,
-    kubernetes: KubernetesClient,
-    ports: Ports,
-    catalog: WatchedCatalog,
-    store: KubernetesTenantStore,
-) -> tuple[Admission, AdmissionServer] | None:
-    """The rules of admission and the server that asks them; None where they are turned off."""
-    if not settings.webhook_port or settings.webhook_certificate is None or settings.webhook_key is None:
-        return None
-    server = AdmissionServer(
-        settings.webhook_host, settings.webhook_port, settings.webhook_certificate, settings.webhook_key
-    )
-    admission = Admission(
-        operator=await own_name(kubernetes),
-        options=settings.options(),
-        catalog=catalog,
-        offers=KubernetesOffers(kubernetes),
-        access=SubjectAccessReviews(kubernetes),
-        cluster=ports.cluster,
-        store=store,
-        clock=ports.clock,
-    )
-    return admission, server
-
-
-async def _mailer(settings: Settings, stack: AsyncExitStack) -> Mailer:
+async def _mailer(settings: Settings, stack: AsyncExitStack) -> HttpMailer | SmtpMailer:
     if settings.mail_transport == "http" and settings.mail_api_url and settings.mail_api_token:
         client = await stack.enter_async_context(httpx.AsyncClient())
         return HttpMailer(settings.mail_api_url, settings.mail_api_token, sender=settings.mail_sender, client=client)

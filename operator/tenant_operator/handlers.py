@@ -1,11 +1,13 @@
 """What kopf hears: each handler hands an event to the operator and returns. No saga depends on kopf's own state."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import kopf
 
 from tenant_operator.api.names import API_VERSION, FIELD_MANAGER, LABEL_MANAGED_BY
+from tenant_operator.provisioning.options import RouteKind
 
 Hear = Callable[[str | None, dict[str, Any]], None]
 
@@ -28,36 +30,65 @@ class Inbox(Protocol):
     def role_binding_changed(self, event: str | None, body: dict[str, Any]) -> None: ...
 
 
-def registry(inbox: Inbox) -> kopf.OperatorRegistry:
-    """The handlers of the operator, in a registry of their own."""
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Who hears of the objects of a kind; of those with `labels` only."""
+
+    api_version: str
+    plural: str
+    hear: Hear
+    labels: Mapping[str, str] | None = None
+
+    @property
+    def path(self) -> str:
+        """Where the API server has the objects of all namespaces."""
+        return f"/{'api' if self.api_version == 'v1' else 'apis'}/{self.api_version}/{self.plural}"
+
+
+def listeners(inbox: Inbox, route_kind: RouteKind) -> list[Listener]:
+    """All that the operator has to hear of, where routes are of that kind."""
+    managed = {LABEL_MANAGED_BY: FIELD_MANAGER}
+    routes = {
+        RouteKind.INGRESS: ("networking.k8s.io/v1", "ingresses"),
+        RouteKind.HTTP_ROUTE: ("gateway.networking.k8s.io/v1", "httproutes"),
+    }
+    return [
+        Listener(API_VERSION, "tenants", inbox.tenant_changed),
+        Listener(API_VERSION, "plans", inbox.plan_changed),
+        Listener(API_VERSION, "organizations", inbox.organization_changed),
+        Listener("v1", "namespaces", inbox.namespace_changed),
+        Listener("rbac.authorization.k8s.io/v1", "rolebindings", inbox.role_binding_changed),
+        Listener("apps/v1", "deployments", inbox.child_changed, managed),
+        Listener("networking.k8s.io/v1", "networkpolicies", inbox.child_changed, managed),
+        Listener(*routes[route_kind], inbox.child_changed, managed),
+        Listener("v1", "services", inbox.part_changed, managed),
+        Listener("v1", "resourcequotas", inbox.part_changed, managed),
+        Listener("v1", "limitranges", inbox.part_changed, managed),
+        Listener("policy/v1", "poddisruptionbudgets", inbox.part_changed, managed),
+    ]
+
+
+def registry(heard: Iterable[Listener], login: Callable[[], kopf.AiohttpSession]) -> kopf.OperatorRegistry:
+    """The handlers of the operator, in a registry of their own; `login` makes a session, a new one each time."""
     handlers = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=handlers)
-    def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
-        return kopf.login_with_kubeconfig(**kwargs) or kopf.login_with_service_account(**kwargs)
+    async def session(**_: Any) -> kopf.AiohttpSession:
+        return login()
 
-    def listen(api_version: str, plural: str, hear: Hear, labels: dict[str, str] | None = None) -> None:
-        # A coroutine, because kopf runs plain functions in threads, and the inbox belongs to the event loop.
-        async def hand_over(event: kopf.RawEvent, **_: Any) -> None:
-            hear(event["type"], dict(event["object"]))
-
-        kopf.on.event(api_version, plural, id=plural, labels=labels, registry=handlers)(hand_over)
-
-    listen(API_VERSION, "tenants", inbox.tenant_changed)
-    listen(API_VERSION, "plans", inbox.plan_changed)
-    listen(API_VERSION, "organizations", inbox.organization_changed)
-    listen("v1", "namespaces", inbox.namespace_changed)
-    listen("rbac.authorization.k8s.io/v1", "rolebindings", inbox.role_binding_changed)
-    managed = {LABEL_MANAGED_BY: FIELD_MANAGER}
-    listen("apps/v1", "deployments", inbox.child_changed, managed)
-    listen("networking.k8s.io/v1", "networkpolicies", inbox.child_changed, managed)
-    listen("networking.k8s.io/v1", "ingresses", inbox.child_changed, managed)
-    listen("gateway.networking.k8s.io/v1", "httproutes", inbox.child_changed, managed)
-    listen("v1", "services", inbox.part_changed, managed)
-    listen("v1", "resourcequotas", inbox.part_changed, managed)
-    listen("v1", "limitranges", inbox.part_changed, managed)
-    listen("policy/v1", "poddisruptionbudgets", inbox.part_changed, managed)
+    for listener in heard:
+        kopf.on.event(
+            listener.api_version, listener.plural, id=listener.plural, labels=listener.labels, registry=handlers
+        )(_handing_over(listener.hear))
     return handlers
+
+
+def _handing_over(hear: Hear) -> Callable[..., Awaitable[None]]:
+    # A coroutine, because kopf runs plain functions in threads, and the inbox belongs to the event loop.
+    async def hand_over(event: kopf.RawEvent, **_: Any) -> None:
+        hear(event["type"], dict(event["object"]))
+
+    return hand_over
 
 
 class _NothingToCompare(kopf.DiffBaseStorage):

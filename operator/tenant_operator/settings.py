@@ -1,6 +1,7 @@
 """The operator's settings: the environment, read once into one frozen model."""
 
 import os
+import re
 import socket
 from datetime import timedelta
 from pathlib import Path
@@ -16,6 +17,10 @@ from tenant_operator.provisioning.options import Options, RouteKind
 
 PREFIX = "TENANT_OPERATOR_"
 
+WEBHOOK_TOKEN_PLACEHOLDER = "replace-this-token-with-one-of-your-own"  # noqa: S105 (what it says)
+"""What manifests have in place of a token: nothing works with it."""
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{24,}")
+_TOKEN_ADVICE = "make one with `openssl rand -hex 24`"  # noqa: S105
 
 T = TypeVar("T")
 
@@ -134,6 +139,14 @@ class Settings(BaseSettings):
     """File with the certificate of the admission webhooks, read again when it changes; without it they are off."""
     webhook_key: Path | None = None
     """File with the key of that certificate."""
+    webhook_token: SecretStr | None = None
+    """Secret part of the webhooks' paths, /<token>/check-tenant, that only the webhook configurations and the operator
+    know: 24 or more letters, digits, - and _. Whoever asks without it learns nothing."""
+    webhook_client_ca: Path | None = None
+    """File with the authority (PEM) of the API server's client certificate: whoever has none of it cannot connect. Read
+    again when it changes."""
+    webhook_client_names: tuple[str, ...] = ()
+    """Common names that the API server's client certificate may have, as a JSON list; any if empty."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe log lines that are written."""
     log_format: Literal["json", "console"] = "json"
@@ -149,6 +162,18 @@ class Settings(BaseSettings):
     def _webhook(self) -> "Settings":
         if (self.webhook_certificate is None) is not (self.webhook_key is None):
             raise ValueError(f"{PREFIX}WEBHOOK_CERTIFICATE and {PREFIX}WEBHOOK_KEY go together: set both, or neither")
+        if self.webhook_client_names and self.webhook_client_ca is None:
+            raise ValueError(f"{PREFIX}WEBHOOK_CLIENT_NAMES needs {PREFIX}WEBHOOK_CLIENT_CA")
+        if self.webhook_certificate and self.webhook_token is None and self.webhook_client_ca is None:
+            raise ValueError(
+                f"{PREFIX}WEBHOOK_CERTIFICATE needs {PREFIX}WEBHOOK_TOKEN, or {PREFIX}WEBHOOK_CLIENT_CA: the webhooks "
+                "tell of tenants, and have to tell the API server from others"
+            )
+        token = self.webhook_token.get_secret_value() if self.webhook_token else None
+        if token == WEBHOOK_TOKEN_PLACEHOLDER:
+            raise ValueError(f"{PREFIX}WEBHOOK_TOKEN is the one of the example, which everybody knows: {_TOKEN_ADVICE}")
+        if token is not None and not _TOKEN.fullmatch(token):
+            raise ValueError(f"{PREFIX}WEBHOOK_TOKEN has to be 24 or more letters, digits, - and _: {_TOKEN_ADVICE}")
         return self
 
     def options(self) -> Options:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import ssl
 import subprocess
@@ -202,6 +203,40 @@ def test_the_source_of_the_certificate_can_change_there_and_back(cluster: Cluste
         cluster.kubectl("delete", "--filename=-", stdin=stubs)
 
 
+def test_the_token_is_kept_over_upgrades_and_can_be_made_anew(cluster: Cluster) -> None:
+    secret = ("secret", "tenant-operator-webhook-token", f"--namespace={NAMESPACE}")
+
+    def token() -> str:
+        return b64decode(cluster.read(*secret)["data"]["token"]).decode()
+
+    def paths() -> set[str]:
+        found = cluster.read("mutatingwebhookconfigurations,validatingwebhookconfigurations")["items"]
+        return {
+            webhook["clientConfig"]["service"]["path"].rpartition("/")[0]
+            for each in found
+            for webhook in each["webhooks"]
+        }
+
+    def annotation() -> str:
+        deployment = cluster.read("deployment", "tenant-operator", f"--namespace={NAMESPACE}")
+        return str(deployment["spec"]["template"]["metadata"]["annotations"]["intelliauth.io/webhook-token"])
+
+    cluster.helm("install", RELEASE, str(CHART), "--set=replicas=0")
+    first, noted = token(), annotation()
+    assert re.fullmatch(r"[A-Za-z0-9]{48}", first)
+    assert paths() == {f"/{first}"}
+
+    cluster.helm("upgrade", RELEASE, str(CHART), "--set=replicas=0")
+    assert (token(), annotation()) == (first, noted)
+    assert paths() == {f"/{first}"}
+
+    cluster.kubectl("delete", *secret)
+    cluster.helm("upgrade", RELEASE, str(CHART), "--set=replicas=0")
+    assert token() != first
+    assert annotation() != noted  # the pod goes with it
+    assert paths() == {f"/{token()}"}
+
+
 def test_a_trial_run_makes_nothing(cluster: Cluster) -> None:
     assert "kind: Secret" in cluster.helm("install", RELEASE, str(CHART), "--dry-run=server")
     told = cluster.helm("install", RELEASE, str(CHART), "--dry-run=server", "--set=secrets.databaseUrl.name=later")
@@ -302,14 +337,16 @@ def test_the_plain_install_runs_and_can_become_a_release(cluster: Cluster) -> No
 # `helm test`: its script, where the API server, the operator and the responder are real.
 
 
-def run_test_script(cluster: Cluster, folder: Path, responder: int) -> subprocess.CompletedProcess[str]:
-    """The script, as its pod would run it."""
+def run_test_script(cluster: Cluster, folder: Path, health: int, responder: int) -> subprocess.CompletedProcess[str]:
+    """The script, as its pod would run it, where the operator's endpoints are at these ports."""
     (config,) = json.loads(cluster.kubectl("config", "view", "--minify", "--flatten", "--output=json"))["clusters"]
     server = urlsplit(config["cluster"]["server"])
     token = cluster.kubectl("create", "token", "tenant-operator-test", f"--namespace={NAMESPACE}")
     (folder / "token").write_text(token)
     (folder / "ca.crt").write_bytes(b64decode(config["cluster"]["certificate-authority-data"]))
     environment = {
+        "HEALTH_HOST": "127.0.0.1",
+        "HEALTH_PORT": str(health),
         "RESPONDER_URL": f"http://127.0.0.1:{responder}",
         "ADMISSION_NAMESPACE": NAMESPACE,
         "KUBERNETES_SERVICE_HOST": str(server.hostname),
@@ -332,7 +369,9 @@ def apply_test_account(cluster: Cluster) -> None:
     cluster.kubectl("apply", "--filename=-", stdin=yaml.safe_dump_all(hooks))
 
 
-def operator_variables(cluster: Cluster, folder: Path, addresses: tuple[int, int], webhook: Webhook) -> dict[str, str]:
+def operator_variables(
+    cluster: Cluster, folder: Path, addresses: tuple[int, int], webhook: Webhook, **more: str
+) -> dict[str, str]:
     """The environment of an operator outside of the cluster that is the chart's ServiceAccount."""
     cluster.write_operator_kubeconfig(folder / "kubeconfig")
     settings = {
@@ -342,6 +381,7 @@ def operator_variables(cluster: Cluster, folder: Path, addresses: tuple[int, int
         "PAUSED_HOST": "127.0.0.1",
         "PAUSED_PORT": str(addresses[1]),
         **webhook.settings(),
+        **more,
     }
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("TENANT_OPERATOR_")}
     path = os.pathsep.join(part for part in (str(ROOT / "operator"), os.environ.get("PYTHONPATH")) if part)
@@ -349,15 +389,48 @@ def operator_variables(cluster: Cluster, folder: Path, addresses: tuple[int, int
     return {**inherited, **named, "PYTHONPATH": path, "KUBECONFIG": str(folder / "kubeconfig")}
 
 
+def readiness(cluster: Cluster, port: int) -> tuple[int, str]:
+    """What an operator at that port says of itself; 0 before it says anything."""
+    cluster.devcluster.check()
+    try:
+        answer = httpx.get(f"http://127.0.0.1:{port}/readyz")
+    except httpx.HTTPError:
+        return 0, ""
+    return answer.status_code, answer.text
+
+
+def test_helm_test_says_what_the_operator_lacks(cluster: Cluster, tmp_path: Path) -> None:
+    """A wrong password of the database, to begin with."""
+    health, paused, port = ports.choose(3)
+    cluster.helm("install", RELEASE, str(CHART), "--set=webhook.enabled=false")
+    apply_test_account(cluster)
+    wrong = re.sub(r"//([^:@/]+)(:[^@/]*)?@", r"//nobody:wrong-password@", cluster.environment.database_url)
+    cluster.devcluster.spawn(
+        "operator-without-a-database",
+        [sys.executable, "-m", "tenant_operator", "run"],
+        operator_variables(
+            cluster, tmp_path, (health, paused), Webhook.issue(tmp_path / "webhook", port), DATABASE_URL=wrong
+        ),
+    )
+    until(lambda: "database: Postgre" in readiness(cluster, health)[1], "it has looked", 60)
+
+    broken = run_test_script(cluster, tmp_path, health, paused)
+
+    assert broken.returncode == 1
+    assert "the operator at 127.0.0.1 is not ready: operator: starting; database: PostgreSQL" in broken.stderr
+    assert "nobody" in broken.stderr
+    assert "wrong-password" not in broken.stderr
+
+
 def test_helm_test_tells_a_working_installation_from_one_that_does_not(cluster: Cluster, tmp_path: Path) -> None:
     health, paused, port = ports.choose(3)
     webhook = Webhook.issue(tmp_path / "webhook", port)
-    outside = f"--set=webhook.clientConfig.url={webhook.url}"
+    outside = (f"--set=webhook.clientConfig.url={webhook.address}", f"--set=webhook.token={webhook.token}")
     trust = f"--set-file=webhook.clientConfig.caBundle={webhook.authority}"
 
     cluster.helm("install", RELEASE, str(CHART), "--set=webhook.enabled=false")
     apply_test_account(cluster)
-    alone = run_test_script(cluster, tmp_path, paused)
+    alone = run_test_script(cluster, tmp_path, health, paused)
     assert alone.returncode == 1
     assert "did not answer" in alone.stderr
 
@@ -367,32 +440,28 @@ def test_helm_test_tells_a_working_installation_from_one_that_does_not(cluster: 
         operator_variables(cluster, tmp_path, (health, paused), webhook),
     )
 
-    def ready() -> bool:
-        cluster.devcluster.check()
-        try:
-            return httpx.get(f"http://127.0.0.1:{health}/readyz").status_code == HTTPStatus.OK
-        except httpx.HTTPError:
-            return False
-
-    until(ready, "the operator is ready", 90)
-    unasked = run_test_script(cluster, tmp_path, paused)
+    until(lambda: readiness(cluster, health)[0] == HTTPStatus.OK, "the operator is ready", 90)
+    unasked = run_test_script(cluster, tmp_path, health, paused)
     assert unasked.returncode == 1
+    assert "the operator at 127.0.0.1 is ready: operator: ok; watches: ok; webhooks: ok; database: ok" in unasked.stdout
+    # Nobody has told this operator of a mail server, and that does not keep it from working.
+    assert "mail: mail server localhost:587: connection refused" in unasked.stdout
     assert "answers 503, Retry-After 60 s" in unasked.stdout
     assert "expected the operator's refusal, got 201" in unasked.stderr
 
-    cluster.helm("upgrade", RELEASE, str(CHART), outside)
-    untrusted = run_test_script(cluster, tmp_path, paused)
+    cluster.helm("upgrade", RELEASE, str(CHART), *outside)
+    untrusted = run_test_script(cluster, tmp_path, health, paused)
     assert untrusted.returncode == 1
     assert "failed calling webhook" in untrusted.stderr
 
-    cluster.helm("upgrade", RELEASE, str(CHART), outside, trust)
-    working = run_test_script(cluster, tmp_path, paused)
+    cluster.helm("upgrade", RELEASE, str(CHART), *outside, trust)
+    working = run_test_script(cluster, tmp_path, health, paused)
     assert working.returncode == 0, working.stderr
     assert "the API server asks the operator" in working.stdout
     assert "lacks the verb 'provision'" in working.stdout
     assert cluster.names("tenants", f"--namespace={NAMESPACE}") == set()
 
     cluster.kubectl("delete", "rolebinding", "tenant-operator-test", f"--namespace={NAMESPACE}")
-    stranger = run_test_script(cluster, tmp_path, paused)
+    stranger = run_test_script(cluster, tmp_path, health, paused)
     assert stranger.returncode == 1
     assert "cannot create resource" in stranger.stderr

@@ -124,8 +124,8 @@ def test_the_config_maps_of_argo_cd_keep_what_others_have_put_there(cluster: Env
 def chart_values() -> list[Object]:
     argocd = next(each for each in documents(ARGOCD / "operator.yaml") if each["kind"] == "Application")
     flux = next(each for each in documents(FLUX / "operator.yaml") if each["kind"] == "HelmRelease")
-    # Flux talks to the cluster, as `helm install` does; to render alone, the certificate has to come from elsewhere.
-    elsewhere = {"webhook": {"certificate": {"source": "cert-manager"}}}
+    # Flux talks to the cluster, as `helm install` does; to render alone, these two have to come from elsewhere.
+    elsewhere = {"webhook": {"certificate": {"source": "cert-manager"}, "token": "x" * 24}}
     return [argocd["spec"]["source"]["helm"]["valuesObject"], {**flux["spec"]["values"], **elsewhere}]
 
 

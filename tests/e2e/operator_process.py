@@ -73,9 +73,15 @@ class OperatorProcess(Operator):
     """An operator on this machine."""
 
     def __init__(
-        self, platform: Environment, folder: Path, settings: Mapping[str, str], command: Sequence[str] = RUN
+        self,
+        platform: Environment,
+        folder: Path,
+        settings: Mapping[str, str],
+        command: Sequence[str] = RUN,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
-        """`settings` by their names without the prefix; they win over those that make an operator work here."""
+        """`settings` by their names without the prefix, and other variables in `environment`; they win over those that
+        make an operator work here."""
         super().__init__(folder)
         self._command = command
         self._audit = folder / "audit.jsonl"
@@ -84,6 +90,7 @@ class OperatorProcess(Operator):
         self._environment = environment_of(
             operator_environment(platform, health_port=self._health_port)
             | {PREFIX + name: value for name, value in own.items()}
+            | dict(environment or {})
         )
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -91,11 +98,15 @@ class OperatorProcess(Operator):
     def audit(self) -> Path:
         return self._audit
 
-    def start(self) -> None:
+    def launch(self) -> None:
+        """Start it, whatever becomes of it."""
         assert self._process is None, "it is running already"
         with self.log.open("ab") as output:
             self._process = fork(tied_to_us(self._command), env=self._environment, stdout=output.fileno())
-        until(self._is_ready, "the operator is ready", _READY_SECONDS)
+
+    def start(self) -> None:
+        self.launch()
+        until(self._is_ready, "the operator is ready", _READY_SECONDS, tell=self.readiness)
 
     def stop(self) -> int:
         process = self._process
@@ -123,15 +134,50 @@ class OperatorProcess(Operator):
         finally:
             self._process = None
 
+    def wait(self, seconds: float) -> int:
+        """The exit code with which it ends by itself."""
+        process = self._process
+        assert process is not None, "it is not running"
+        code = process.wait(seconds)
+        self._process = None
+        return code
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        assert self._process is not None, "it is not running"
+        self._process.send_signal(number)
+
+    @property
+    def pid(self) -> int:
+        """The process that is the operator: the launcher has become it."""
+        assert self._process is not None, "it is not running"
+        return self._process.pid
+
+    def is_alive(self) -> bool:
+        """Whether it has not ended."""
+        return self._process is not None and self._process.poll() is None
+
+    def lives(self) -> bool:
+        """What its liveness probe says."""
+        return self._ask("/livez")[0] == http.HTTPStatus.OK
+
+    def readiness(self) -> tuple[int, str]:
+        """What its readiness probe says: the status and the words; 0 if there is no answer."""
+        return self._ask("/readyz")
+
     def _is_ready(self) -> bool:
         assert self._process is not None
         code = self._process.poll()
         assert code is None, f"the operator ended with code {code}:\n{self.output()[-2000:]}"
+        return self.readiness()[0] == http.HTTPStatus.OK
+
+    def _ask(self, path: str) -> tuple[int, str]:
         connection = http.client.HTTPConnection(_HOST, self._health_port, timeout=2)
         try:
-            connection.request("GET", "/readyz")
-            return connection.getresponse().status == http.HTTPStatus.OK
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
         except (OSError, http.client.HTTPException):
-            return False
+            return 0, ""
         finally:
             connection.close()

@@ -85,9 +85,9 @@ class GatedWorld(World):
         )
         return Answer(done.returncode, done.stdout, done.stderr)
 
-    def ask_about(self, name: str, verb: str, *arguments: str, user: str) -> Answer:
+    def ask_about(self, name: str, verb: str, *arguments: str, user: str, stdin: str = "") -> Answer:
         """Run a kubectl command on a Tenant of the organisation as somebody."""
-        return self.ask_as(user, verb, "tenant", name, f"--namespace={catalog.NAMESPACE}", *arguments)
+        return self.ask_as(user, verb, "tenant", name, f"--namespace={catalog.NAMESPACE}", *arguments, stdin=stdin)
 
     def guard(self) -> None:
         """Have the API server ask."""

@@ -18,7 +18,9 @@ from tenant_operator.settings import PREFIX, Settings
 
 CHART = generate.CHART
 PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
-CERT_MANAGER = {"webhook": {"certificate": {"source": "cert-manager"}}}
+TOKEN = "0123456789abcdef01234567"
+RENDERED = {"webhook": {"certificate": {"source": "cert-manager"}, "token": TOKEN}}
+"""What has to be said where Helm does not talk to the cluster."""
 
 Manifest = dict[str, Any]
 
@@ -42,6 +44,9 @@ INSTALLATIONS: dict[str, Manifest] = {
     "outside": {
         "replicas": 0,
         "webhook": {"clientConfig": {"url": "https://operator.example:9443/", "caBundle": PEM, "user": "operator"}},
+    },
+    "client-certificate": {
+        "webhook": {"clientCertificate": {"authority": PEM, "names": ["kube-apiserver", 'a "quoted" one']}}
     },
     "no-webhook": {"webhook": {"enabled": False}},
     "no-crds": {"crds": {"install": False}},
@@ -117,14 +122,14 @@ class Chart:
         """What an installation consists of, `helm test` included. Rendered once, so not to be changed."""
         key = json.dumps([release, values], sort_keys=True)
         if key not in self._rendered:
-            result = self.run("template", release, str(CHART), values=merged(CERT_MANAGER, values))
+            result = self.run("template", release, str(CHART), values=merged(RENDERED, values))
             assert result.returncode == 0, result.stderr
             self._rendered[key] = [each for each in yaml.safe_load_all(result.stdout) if each]
         return self._rendered[key]
 
     def refused(self, values: Manifest) -> str:
         """What Helm says instead of installing."""
-        result = self.run("template", "tenant-operator", str(CHART), values=merged(CERT_MANAGER, values))
+        result = self.run("template", "tenant-operator", str(CHART), values=merged(RENDERED, values))
         assert result.returncode != 0, "it was accepted"
         return result.stderr
 
@@ -172,7 +177,7 @@ def environment(objects: list[Manifest]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("values", INSTALLATIONS)
 def test_it_passes_the_linter(chart: Chart, values: str) -> None:
-    result = chart.run("lint", str(CHART), "--strict", values=merged(CERT_MANAGER, INSTALLATIONS[values]))
+    result = chart.run("lint", str(CHART), "--strict", values=merged(RENDERED, INSTALLATIONS[values]))
 
     assert result.returncode == 0, result.stdout + result.stderr
 
@@ -191,6 +196,7 @@ def test_every_pod_is_restricted(objects: list[Manifest]) -> None:
     assert specs
     for spec in specs:
         assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["runAsGroup"] > 0
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         assert not spec.keys() & {"hostNetwork", "hostPID", "hostIPC", "initContainers"}
         for container in spec["containers"]:
@@ -208,8 +214,33 @@ def test_every_pod_is_restricted(objects: list[Manifest]) -> None:
         }
 
 
-def test_no_secret_is_made_of_values(objects: list[Manifest]) -> None:
-    assert of_kind(objects, "Secret") == []
+def test_a_hung_process_does_not_have_the_time_of_one_that_drains(objects: list[Manifest]) -> None:
+    spec = only(objects, "Deployment")["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+
+    pre_stop = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    for probe in ("livenessProbe", "startupProbe"):
+        grace = container[probe]["terminationGracePeriodSeconds"]
+        assert pre_stop < grace <= 10 < spec["terminationGracePeriodSeconds"]
+
+
+def test_the_test_asks_every_pod_what_it_needs(chart: Chart) -> None:
+    objects = chart.rendered({})
+    (service,) = [each for each in of_kind(objects, "Service") if each["metadata"]["name"].endswith("-health")]
+    (pod,) = of_kind(objects, "Pod")
+    found = {each["name"]: each["value"] for each in pod["spec"]["containers"][0]["env"]}
+
+    assert found["HEALTH_HOST"] == f"{service['metadata']['name']}.tenant-operator.svc"
+    # Each pod by its own address, and one that is not ready above all.
+    assert (service["spec"]["clusterIP"], service["spec"]["publishNotReadyAddresses"]) == ("None", True)
+
+
+def test_no_secret_is_made_of_values_but_the_token(objects: list[Manifest]) -> None:
+    made = {each["metadata"]["name"]: each["stringData"] for each in of_kind(objects, "Secret")}
+
+    names = {webhook["clientConfig"].get("service", {}).get("name") for webhook in webhooks(objects).values()}
+    prefix = "operator" if "operator" in names else "tenant-operator"
+    assert made == ({f"{prefix}-webhook-token": {"token": TOKEN}} if webhooks(objects) else {})
 
 
 def test_everything_names_its_namespace_and_its_release(objects: list[Manifest]) -> None:
@@ -239,7 +270,7 @@ def test_every_variable_is_a_setting(objects: list[Manifest]) -> None:
 def test_settings_become_what_the_operator_reads(chart: Chart, monkeypatch: pytest.MonkeyPatch) -> None:
     found = environment(chart.rendered(INSTALLATIONS["every-knob"]))
     for name, value in found.items():
-        monkeypatch.setenv(name, value if isinstance(value, str) else "postgresql://from/a/secret")
+        monkeypatch.setenv(name, value if isinstance(value, str) else TOKEN)
 
     read = Settings()  # type: ignore[call-arg]  # the environment provides what is required
 
@@ -298,7 +329,7 @@ def test_the_ports_are_those_that_the_operator_listens_on(chart: Chart) -> None:
         Settings.model_fields[name].default for name in listened
     ]
     targets = {port["targetPort"] for each in of_kind(objects, "Service") for port in each["spec"]["ports"]}
-    assert targets == {"paused", "webhook"}
+    assert targets == {"health", "paused", "webhook"}
 
 
 def test_services_lead_to_the_operator_and_nowhere_else(objects: list[Manifest]) -> None:
@@ -364,11 +395,13 @@ def test_the_group_of_volumes_can_be_chosen_and_the_rest_stays(chart: Chart) -> 
         found: Manifest = only(chart.rendered(values), "Deployment")["spec"]["template"]["spec"]["securityContext"]
         return found
 
-    fixed = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    fixed = {"runAsNonRoot": True, "runAsGroup": 65532, "seccompProfile": {"type": "RuntimeDefault"}}
     assert context({}) == {**fixed, "fsGroup": 65532, "fsGroupChangePolicy": "OnRootMismatch"}
     assert context(INSTALLATIONS["every-knob"]) == {**fixed, "fsGroup": 2000, "supplementalGroups": [3000]}
     # Some platforms choose the group themselves.
-    assert context({"podSecurityContext": {"fsGroup": None, "fsGroupChangePolicy": None}}) == fixed
+    del fixed["runAsGroup"]
+    nothing = dict.fromkeys(("runAsGroup", "fsGroup", "fsGroupChangePolicy"))
+    assert context({"podSecurityContext": nothing}) == fixed
 
 
 def test_a_spread_constraint_counts_the_operator_s_pods(chart: Chart) -> None:
@@ -600,13 +633,46 @@ def test_each_webhook_calls_the_handler_of_its_name(objects: list[Manifest]) -> 
     for name, each in webhooks(objects).items():
         match each["clientConfig"]:
             case {"service": {"name": service, "namespace": "tenant-operator", "port": 9443, "path": path}}:
-                assert path == f"/{name}"
+                assert path == f"/{TOKEN}/{name}"
                 assert service in {found["metadata"]["name"] for found in of_kind(objects, "Service")}
             case {"url": url}:
-                assert url == f"https://operator.example:9443/{name}"
+                assert url == f"https://operator.example:9443/{TOKEN}/{name}"
             case other:
                 raise AssertionError(other)
         assert (each["failurePolicy"], each["timeoutSeconds"], each["sideEffects"]) == ("Fail", 5, "None")
+
+
+def test_the_operator_has_the_token_of_the_paths_and_goes_with_it(chart: Chart) -> None:
+    def annotation(values: Manifest) -> str:
+        metadata = only(chart.rendered(values), "Deployment")["spec"]["template"]["metadata"]
+        return str(metadata["annotations"]["intelliauth.io/webhook-token"])
+
+    reference = environment(chart.rendered({}))["TENANT_OPERATOR_WEBHOOK_TOKEN"]["secretKeyRef"]
+    (secret,) = of_kind(chart.rendered({}), "Secret")
+    assert reference == {"name": secret["metadata"]["name"], "key": "token"}
+    assert annotation({}) != annotation({"webhook": {"token": TOKEN[::-1]}})
+    assert TOKEN not in json.dumps(only(chart.rendered({}), "Deployment"))
+
+
+def test_a_client_certificate_is_asked_for_where_there_is_an_authority(chart: Chart) -> None:
+    objects = chart.rendered(INSTALLATIONS["client-certificate"])
+    found = environment(objects)
+    authority = next(each for each in of_kind(objects, "ConfigMap") if "ca.crt" in each["data"])
+    pod = only(objects, "Deployment")["spec"]["template"]["spec"]
+    (volume,) = [each for each in pod["volumes"] if "configMap" in each]
+    (mount,) = [each for each in pod["containers"][0]["volumeMounts"] if each["name"] == volume["name"]]
+
+    assert json.loads(found["TENANT_OPERATOR_WEBHOOK_CLIENT_NAMES"]) == ["kube-apiserver", 'a "quoted" one']
+    assert found["TENANT_OPERATOR_WEBHOOK_CLIENT_CA"] == f"{mount['mountPath']}/ca.crt"
+    assert volume["configMap"]["name"] == authority["metadata"]["name"]
+    assert authority["data"] == {"ca.crt": PEM}
+    assert not [name for name in environment(chart.rendered({})) if "CLIENT" in name]
+
+
+def test_a_token_cannot_be_kept_without_a_cluster(chart: Chart) -> None:
+    words = chart.refused({"webhook": {"token": ""}})
+
+    assert "set webhook.token to one of your own: openssl rand -hex 24" in words
 
 
 def test_cert_manager_makes_the_certificate_that_the_pod_mounts(chart: Chart) -> None:
@@ -649,7 +715,7 @@ def test_an_operator_outside_needs_no_certificate_here(chart: Chart) -> None:
 
     assert of_kind(objects, "Issuer", "Certificate", "Pod") == []
     assert [each["metadata"]["name"] for each in of_kind(objects, "Service")] == ["tenant-operator-paused"]
-    assert "TENANT_OPERATOR_WEBHOOK_CERTIFICATE" not in environment(objects)
+    assert not [name for name in environment(objects) if "WEBHOOK" in name]
     assert only(objects, "Deployment")["spec"]["replicas"] == 0
 
 
@@ -677,7 +743,10 @@ def test_the_network_policy_knows_the_ports_and_the_ingress_controller(chart: Ch
 
     policy = only(chart.rendered({}), "NetworkPolicy")["spec"]
     assert policy["policyTypes"] == ["Ingress", "Egress"]
-    assert ports(policy["ingress"]) == {"webhook", "paused"}
+    assert ports(policy["ingress"]) == {"health", "webhook", "paused"}
+    (health,) = [rule for rule in policy["ingress"] if ports([rule]) == {"health"}]
+    (tester,) = health["from"]
+    assert tester["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "test"
     assert ports(policy["egress"]) == {53, 443, 6443, 5432, Settings.model_fields["smtp_port"].default}
     (responder,) = [rule for rule in policy["ingress"] if ports([rule]) == {"paused"}]
     name = "kubernetes.io/metadata.name"
@@ -686,7 +755,8 @@ def test_the_network_policy_knows_the_ports_and_the_ingress_controller(chart: Ch
     assert controller["namespaceSelector"]["matchLabels"] == {name: default}
 
     other = only(chart.rendered(INSTALLATIONS["http-route"]), "NetworkPolicy")["spec"]
-    assert other["ingress"][1]["from"][0]["namespaceSelector"]["matchLabels"] == {name: "edge"}
+    (responder,) = [rule for rule in other["ingress"] if ports([rule]) == {"paused"}]
+    assert responder["from"][0]["namespaceSelector"]["matchLabels"] == {name: "edge"}
     mail = only(chart.rendered(INSTALLATIONS["http-mail"]), "NetworkPolicy")["spec"]
     assert ports(mail["egress"]) == {53, 443, 6443, 5432}
     elsewhere = merged(INSTALLATIONS["http-mail"], {"networkPolicy": {"apiServerPorts": [6443]}})
@@ -724,6 +794,10 @@ def test_the_network_policy_can_be_left_out(chart: Chart) -> None:
         ({"secrets": {"databaseUrl": {"value": "postgresql://"}}}, "additional properties 'value' not allowed"),
         ({"webhook": {"certificate": {"source": "self"}}}, "'/webhook/certificate/source': value must be one of"),
         ({"webhook": {"certificate": {"source": "secret"}}}, "'/webhook/certificate/secret/caBundle': minLength"),
+        ({"webhook": {"token": "short"}}, "'/webhook/token': 'short' does not match"),
+        ({"webhook": {"token": "../../../../../../../../"}}, "'/webhook/token': '../../"),
+        ({"webhook": {"clientCertificate": {"authority": "x"}}}, "'/webhook/clientCertificate/authority': 'x' does"),
+        ({"webhook": {"clientCertificate": {"names": [""]}}}, "'/webhook/clientCertificate/names/0': minLength"),
         ({"webhook": {"clientConfig": {"url": "http://here"}}}, "'/webhook/clientConfig/url': 'http://here' does not"),
         ({"webhook": {"timeoutSeconds": 3}}, "'/webhook/timeoutSeconds': minimum: got 3, want 5"),
         ({"networkPolicy": {"apiServerPorts": []}}, "'/networkPolicy/apiServerPorts': minItems"),

@@ -10,6 +10,7 @@ from pydantic import SecretStr
 
 from tenant_operator.adapters.kubernetes.catalog import WatchedCatalog
 from tenant_operator.app import Operator
+from tenant_operator.needs import Needs
 from tenant_operator.provisioning.activity import Ports
 from tenant_operator.settings import Settings
 from tests.fakes.platform_store import FakePlatformStore
@@ -58,7 +59,7 @@ def an_operator(world: World, folder: Path) -> Operator:
     catalog.observe_plan(None, PLAN.to_wire())
     catalog.observe_organization(None, ORGANIZATION.to_wire())
     ports = Ports(world.cluster, world.storage, world.mailer, world.prober, catalog, world.store, world.clock)
-    settings = Settings(database_url=SecretStr("postgresql://nowhere"), audit_log=str(folder / "audit.jsonl"))
+    settings = Settings(database_url=SecretStr("postgresql://nowhere"))
     return Operator(
         settings,
         ports,
@@ -66,6 +67,8 @@ def an_operator(world: World, folder: Path) -> Operator:
         platform_store=FakePlatformStore(world.cluster),
         catalog=catalog,
         notifier=cast(Any, world.notifier),
+        audit=world.audit,
+        needs=Needs(world.storage, {}),
     )
 
 

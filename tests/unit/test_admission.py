@@ -1,16 +1,24 @@
 """What the API server is told about a write, given what the platform knows and what it can look up."""
 
 import asyncio
+import base64
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import kopf
+import jsonpatch
 import pytest
 
 from devcluster.platform import installed
-from tenant_operator.admission import AdmissionServer, CertificateError, install
-from tenant_operator.api.names import ANNOTATION_ACTION, LABEL_TENANT_UID
+from tenant_operator.admission import CHECK_TENANT, STAMP_TENANT, Webhooks
+from tenant_operator.api.names import (
+    ANNOTATION_ACTION,
+    ANNOTATION_REQUEST,
+    ANNOTATION_REQUESTED_BY,
+    FINALIZER,
+    LABEL_TENANT_UID,
+)
 from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan
 from tenant_operator.api.states import TenantState
@@ -20,7 +28,7 @@ from tenant_operator.provisioning.admission_rules import CONFLICT, FORBIDDEN, IN
 from tenant_operator.provisioning.options import Options
 from tenant_operator.provisioning.ports import AccessReview, Caller, TenantKey
 from tenant_operator.saga.errors import Unavailable
-from tenant_operator.settings import SettingsError, load
+from tenant_operator.settings import WEBHOOK_TOKEN_PLACEHOLDER, SettingsError, load
 from tests.fakes.access import FakeAccess
 from tests.fakes.catalog import FakeCatalog, FakeOffers
 from tests.fakes.cluster import FakeCluster
@@ -446,29 +454,53 @@ async def test_the_tenants_that_serve_go_on_whatever_became_of_their_organizatio
         assert await world.admission.write(old, edited(**change), Caller("mallory")) is None
 
 
-# Over HTTP.
+# As the API server asks.
 
 
-def handlers(world: World, seconds: float = 5) -> dict[str, Any]:
-    registry = kopf.OperatorRegistry()
-    install(world.admission, object(), registry, kopf.OperatorSettings(), seconds=seconds)  # type: ignore[arg-type]
-    return {handler.id: handler for handler in registry._webhooks.get_all_handlers()}
+def webhooks(world: World, seconds: float = 5) -> Webhooks:
+    return Webhooks(world.admission, asyncio.get_running_loop(), seconds=seconds)
 
 
-def test_each_handler_is_configured_for_what_it_handles(world: World) -> None:
+def review(operation: str, old: Any, new: Any, *, user: str = "alice", **more: Any) -> dict[str, Any]:
+    request = {
+        "uid": "0f",
+        "operation": operation,
+        "name": "a",
+        "namespace": "c",
+        "userInfo": {"username": user, "groups": ["system:authenticated"], "extra": {"scopes": ["all"]}},
+        "oldObject": old,
+        "object": new,
+        "options": None,
+        **more,
+    }
+    return {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}
+
+
+async def ask(hooks: Webhooks, name: str, asked: dict[str, Any]) -> dict[str, Any]:
+    """The response to an AdmissionReview."""
+    status, answer = await hooks.routes("")[f"/{name}"](json.dumps(asked).encode())
+    assert status == 200, answer
+    told: dict[str, Any] = json.loads(answer)
+    assert (told["apiVersion"], told["kind"]) == ("admission.k8s.io/v1", "AdmissionReview")
+    assert told["response"].pop("uid") == "0f"
+    response: dict[str, Any] = told["response"]
+    return response
+
+
+async def test_each_handler_is_configured_for_what_it_handles(world: World) -> None:
     configured = {
-        webhook["clientConfig"]["service"]["path"]: (
+        webhook["clientConfig"]["service"]["path"].rpartition("/")[2]: (
             configuration["kind"],
             [rule for each in webhook["rules"] for rule in (each["operations"], each["resources"])],
         )
         for configuration in installed(*WEBHOOKS)
         for webhook in configuration["webhooks"]
     }
-    kinds = {"mutating": "MutatingWebhookConfiguration", "validating": "ValidatingWebhookConfiguration"}
+    kinds = {True: "MutatingWebhookConfiguration", False: "ValidatingWebhookConfiguration"}
 
     assert configured == {
-        f"/{id_}": (kinds[handler.reason.value], [list(handler.operations), [handler.selector.any_name]])
-        for id_, handler in handlers(world).items()
+        name: (kinds[webhook.mutates], [list(webhook.operations), [webhook.plural]])
+        for name, webhook in webhooks(world).by_name.items()
     }
 
 
@@ -477,6 +509,101 @@ def test_a_tenant_is_never_admitted_unseen() -> None:
         for webhook in configuration["webhooks"]:
             assert (webhook["failurePolicy"], webhook["sideEffects"]) == ("Fail", "None")
             assert webhook["timeoutSeconds"] == 5
+
+
+async def test_the_token_is_in_every_path(world: World) -> None:
+    assert set(webhooks(world).routes("s3cret")) == {
+        "/s3cret/stamp-tenant",
+        "/s3cret/check-tenant",
+        "/s3cret/check-plan",
+        "/s3cret/check-organization",
+    }
+
+
+async def test_what_is_admitted_and_what_is_refused(world: World) -> None:
+    new = a_tenant("a").to_wire()
+    await world.there_is("old", "Active")
+
+    assert await ask(webhooks(world), CHECK_TENANT, review("CREATE", None, new)) == {"allowed": True}
+    refused = await ask(webhooks(world), CHECK_TENANT, review("CREATE", None, new, user="bob"))
+    assert refused["allowed"] is False
+    assert refused["status"]["code"] == FORBIDDEN
+    assert "user 'bob' lacks the verb 'provision'" in refused["status"]["message"]
+    removal = review("DELETE", new, None, user="bob")
+    assert (await ask(webhooks(world), CHECK_TENANT, removal))["status"]["code"] == FORBIDDEN
+    assert world.access.asked[-1] == ("bob", "decommission", "c", "a")
+    for webhook, name in (("check-plan", "starter"), ("check-organization", "c")):
+        told = await ask(webhooks(world), webhook, review("DELETE", {}, None, name=name, namespace=""))
+        assert told["status"]["code"] == CONFLICT
+
+
+async def test_an_object_that_cannot_be_read_is_refused_with_what_is_wrong(world: World) -> None:
+    new = {"metadata": {"name": "a", "namespace": "c"}, "spec": {"organization": 5}}
+
+    refused = await ask(webhooks(world), CHECK_TENANT, review("CREATE", None, new))
+
+    assert refused["status"]["code"] == INVALID
+    assert "spec.organization: Input should be a valid string" in refused["status"]["message"]
+
+
+async def test_stamps_are_a_patch_that_fits_the_object(world: World) -> None:
+    def stamped(response: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
+        assert response["patchType"] == "JSONPatch"
+        found: dict[str, Any] = jsonpatch.apply_patch(body, json.loads(base64.b64decode(response["patch"])))
+        return found
+
+    bare = manifest("a")
+    forged = manifest("a")
+    forged["metadata"]["annotations"] = {ANNOTATION_REQUESTED_BY: "mallory", ANNOTATION_REQUEST: "1", "a~b/c": "d"}
+    forged["metadata"]["finalizers"] = ["other"]
+
+    for body in (bare, forged):
+        response = await ask(webhooks(world), STAMP_TENANT, review("CREATE", None, body))
+        metadata = stamped(response, body)["metadata"]
+        others = {"a~b/c": "d"} if body is forged else {}
+        assert metadata["annotations"] == {ANNOTATION_REQUESTED_BY: "alice", **others}
+        assert metadata["finalizers"] == [*(body["metadata"].get("finalizers") or []), FINALIZER]
+        settled = {**body, "metadata": metadata}
+        again = await ask(webhooks(world), STAMP_TENANT, review("UPDATE", settled, settled))
+        assert again == {"allowed": True}
+
+
+DEEP = b'{"request": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+BODIES = {
+    "nothing": b"",
+    "no JSON": b"{",
+    "no UTF-8": b'"\xff"',
+    "a list": b"[]",
+    "too deep": DEEP,
+    "a huge number": b"1" * 100_000,
+    "another kind": json.dumps({**review("CREATE", None, {}), "kind": "Status"}).encode(),
+    "another version": json.dumps({**review("CREATE", None, {}), "apiVersion": "admission.k8s.io/v1beta1"}).encode(),
+    "no request": json.dumps({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview"}).encode(),
+    "no object": json.dumps(review("CREATE", None, None)).encode(),
+    "no old object": json.dumps(review("UPDATE", None, {})).encode(),
+    "a connection": json.dumps(review("CONNECT", None, {})).encode(),
+    "a text in place of an object": json.dumps(review("CREATE", None, "a")).encode(),
+    "a user that is none": json.dumps(review("CREATE", None, {}, userInfo="alice")).encode(),
+}
+
+
+@pytest.mark.parametrize("case", BODIES)
+@pytest.mark.parametrize("name", [CHECK_TENANT, STAMP_TENANT])
+async def test_what_is_no_review_is_a_bad_request(
+    world: World, case: str, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    status, answer = await webhooks(world).routes("")[f"/{name}"](BODIES[case])
+
+    assert status == 400
+    assert json.loads(answer)["error"].startswith("no admission.k8s.io/v1 AdmissionReview: ")
+    assert len(answer) < 600
+    assert caplog.records == []
+
+
+async def test_a_webhook_answers_for_its_own_operations_only(world: World) -> None:
+    status, answer = await webhooks(world).routes("")["/check-plan"](json.dumps(review("CREATE", None, {})).encode())
+
+    assert (status, json.loads(answer)["error"].rpartition(": ")[2]) == (400, "nobody asks about CREATE here")
 
 
 @pytest.mark.parametrize(
@@ -488,14 +615,13 @@ def test_a_tenant_is_never_admitted_unseen() -> None:
 )
 async def test_no_answer_is_a_no(world: World, failure: Any, code: int, says: str) -> None:
     world.access.failure = failure
-    check = handlers(world)["check-tenant"].fn
-    user = {"username": "alice", "groups": [], "uid": "", "extra": {}}
 
-    with pytest.raises(kopf.AdmissionError, match=says) as refused:
-        await check(name="a", namespace="c", userinfo=user, old=None, new=manifest("a"))
+    refused = await ask(webhooks(world), CHECK_TENANT, review("CREATE", None, a_tenant("a").to_wire()))
 
-    assert refused.value.code == code
-    assert "a defect" not in str(refused.value)
+    assert refused["allowed"] is False
+    assert refused["status"]["code"] == code
+    assert says in refused["status"]["message"]
+    assert "a defect" not in refused["status"]["message"]
 
 
 class NoAnswer:
@@ -509,29 +635,62 @@ class NoAnswer:
 
 
 async def test_what_takes_too_long_is_a_no_before_the_api_server_gives_up() -> None:
-    check = handlers(World(NoAnswer()), seconds=0.01)["check-tenant"].fn
-    user = {"username": "alice", "groups": []}
+    hooks = webhooks(World(NoAnswer()), seconds=0.01)
 
-    with pytest.raises(kopf.AdmissionError, match=r"could not be checked within 0\.01 s") as refused:
-        await check(name="a", namespace="c", userinfo=user, old=None, new=manifest("a"))
+    refused = await ask(hooks, CHECK_TENANT, review("CREATE", None, a_tenant("a").to_wire()))
 
-    assert refused.value.code == 503
-
-
-def test_a_certificate_that_cannot_be_used_is_named(tmp_path: Path) -> None:
-    certificate, key = tmp_path / "tls.crt", tmp_path / "tls.key"
-    with pytest.raises(CertificateError, match=r"tls\.crt"):
-        AdmissionServer("127.0.0.1", 0, certificate, key)
-    certificate.write_text("no certificate")
-    key.write_text("no key")
-    with pytest.raises(CertificateError, match=r"tls\.crt"):
-        AdmissionServer("127.0.0.1", 0, certificate, key)
+    assert refused["status"]["code"] == 503
+    assert "could not be checked within 0.01 s" in refused["status"]["message"]
 
 
-@pytest.mark.parametrize("given", ["WEBHOOK_CERTIFICATE", "WEBHOOK_KEY"])
-def test_certificate_and_key_go_together(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
-    monkeypatch.setenv("TENANT_OPERATOR_DATABASE_URL", "postgresql://localhost")
-    monkeypatch.setenv(f"TENANT_OPERATOR_{given}", "/somewhere")
+def test_an_operator_that_is_hung_or_gone_says_no(world: World) -> None:
+    """The server has a loop of its own: it answers although nobody judges."""
+    silent = asyncio.new_event_loop()
+    asked = review("CREATE", None, a_tenant("a").to_wire())
 
-    with pytest.raises(SettingsError, match="go together"):
+    hung = asyncio.run(ask(Webhooks(world.admission, silent, seconds=0.01), CHECK_TENANT, asked))
+    silent.run_until_complete(asyncio.sleep(0))  # what was asked of it is given up
+    silent.close()
+    gone = asyncio.run(ask(Webhooks(world.admission, silent), CHECK_TENANT, asked))
+
+    assert "could not be checked within 0.01 s" in hung["status"]["message"]
+    assert "the operator is ending; try again" in gone["status"]["message"]
+
+
+WORKABLE = {
+    "TENANT_OPERATOR_DATABASE_URL": "postgresql://localhost",
+    "TENANT_OPERATOR_WEBHOOK_CERTIFICATE": "/tls.crt",
+    "TENANT_OPERATOR_WEBHOOK_KEY": "/tls.key",
+}
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"WEBHOOK_TOKEN": "x" * 24, "WEBHOOK_KEY": None}, "go together"),
+        ({"WEBHOOK_TOKEN": "x" * 24, "WEBHOOK_CERTIFICATE": None}, "go together"),
+        ({}, "needs TENANT_OPERATOR_WEBHOOK_TOKEN, or TENANT_OPERATOR_WEBHOOK_CLIENT_CA"),
+        ({"WEBHOOK_TOKEN": "x" * 23}, "24 or more letters"),
+        ({"WEBHOOK_TOKEN": "../" * 24}, "24 or more letters"),
+        ({"WEBHOOK_TOKEN": WEBHOOK_TOKEN_PLACEHOLDER}, "which everybody knows"),
+        ({"WEBHOOK_TOKEN": "x" * 24, "WEBHOOK_CLIENT_NAMES": '["a"]'}, "needs TENANT_OPERATOR_WEBHOOK_CLIENT_CA"),
+    ],
+)
+def test_webhooks_that_could_not_tell_the_api_server_from_others_are_refused(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, str | None], says: str
+) -> None:
+    for name, value in {**WORKABLE, **{f"TENANT_OPERATOR_{name}": value for name, value in settings.items()}}.items():
+        monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
+
+    with pytest.raises(SettingsError, match=says) as refused:
         load()
+
+    assert "x" * 23 not in str(refused.value)
+
+
+@pytest.mark.parametrize("settings", [{"WEBHOOK_TOKEN": "x" * 24}, {"WEBHOOK_CLIENT_CA": "/ca.crt"}])
+def test_a_token_or_a_client_certificate_is_enough(monkeypatch: pytest.MonkeyPatch, settings: dict[str, str]) -> None:
+    for name, value in {**WORKABLE, **{f"TENANT_OPERATOR_{name}": value for name, value in settings.items()}}.items():
+        monkeypatch.setenv(name, value)
+
+    assert load().webhook_certificate == Path("/tls.crt")

@@ -1,7 +1,9 @@
-"""What `helm test` runs in the cluster: does the responder answer, and does the API server ask the operator?"""
+"""What `helm test` runs in the cluster: has the operator what it needs, does the responder answer, and does the API
+server ask the operator?"""
 # ruff: noqa: T201
 
 import os
+import socket
 import ssl
 import sys
 from pathlib import Path
@@ -14,6 +16,27 @@ SECONDS = 30.0
 
 class Failure(Exception):
     """Something is not as it should be; the message says what, and where to look."""
+
+
+def check_needs(host: str, port: int) -> str:
+    """Every pod of the operator is ready. What each says of its needs is told: some do not keep it from working."""
+    try:
+        found = sorted({str(each[4][0]) for each in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)})
+    except OSError as error:
+        raise Failure(f"{host} leads nowhere ({error}): does the operator's pod run?") from None
+    told, ready = [], True
+    for address in found:
+        url = f"http://{f'[{address}]' if ':' in address else address}:{port}/readyz"
+        try:
+            answer = httpx.get(url, timeout=SECONDS)
+        except httpx.HTTPError as error:
+            raise Failure(f"{url} did not answer ({error or type(error).__name__}): see the operator's log") from None
+        ready = ready and answer.status_code == httpx.codes.OK
+        lines = "; ".join(answer.text.strip().splitlines())
+        told.append(f"the operator at {address} is {'ready' if answer.is_success else 'not ready'}: {lines}")
+    if not ready:
+        raise Failure("\n".join(told))
+    return "\n".join(told)
 
 
 def check_responder(url: str) -> str:
@@ -67,6 +90,7 @@ def check_admission(server: str, namespace: str, account: Path) -> str:
 def main() -> int:
     """Run what the environment asks for; 0 if all of it is well."""
     try:
+        print(check_needs(os.environ["HEALTH_HOST"], int(os.environ.get("HEALTH_PORT", "8080"))))
         print(check_responder(os.environ["RESPONDER_URL"]))
         if namespace := os.environ.get("ADMISSION_NAMESPACE"):
             host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT"]

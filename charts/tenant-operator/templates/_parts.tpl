@@ -58,6 +58,27 @@ app.kubernetes.io/part-of: intelliauth
 {{- include "tenant-operator.fullname" . }}-webhook
 {{- end }}
 
+{{- /* The secret part of the webhooks' paths: given, or kept from before, or made now, and the same in all templates. */}}
+{{- define "tenant-operator.webhookToken" -}}
+{{- if not .Values.webhook.token -}}
+{{- $kept := (lookup "v1" "Secret" .Release.Namespace (include "tenant-operator.tokenSecret" .)).data | default dict -}}
+{{- if not (or $kept.token (lookup "v1" "Namespace" "" "kube-system")) -}}
+{{- fail "webhook.token is made once and kept, so Helm must be able to read the cluster: use `helm install` or `helm upgrade` (with --dry-run=server for a trial). For `helm template`, Argo CD and the like set webhook.token to one of your own: openssl rand -hex 24" -}}
+{{- end -}}
+{{- $_ := set .Values.webhook "token" ($kept.token | default "" | b64dec | default (randAlphaNum 48)) -}}
+{{- end -}}
+{{- .Values.webhook.token -}}
+{{- end }}
+
+{{- define "tenant-operator.tokenSecret" -}}
+{{- include "tenant-operator.certificate" . }}-token
+{{- end }}
+
+{{- /* What the operator is told of the API server's client certificate. */}}
+{{- define "tenant-operator.clientAuthority" -}}
+{{- include "tenant-operator.certificate" . }}-client
+{{- end }}
+
 {{- /* Who the operator is to the API server. */}}
 {{- define "tenant-operator.user" -}}
 {{- .Values.webhook.clientConfig.user | default (printf "system:serviceaccount:%s:%s" .Release.Namespace (include "tenant-operator.serviceAccountName" .)) -}}

@@ -76,6 +76,14 @@ class HttpMailer:
         heals = response.status_code in _BUSY or response.is_server_error
         raise (Unavailable if heals else Rejected)(f"{self._provider} answered {response.status_code}: {excerpt}")
 
+    async def check(self) -> None:
+        """Returns if the provider answers, whatever it answers: it is asked without the token, so nothing is sent."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._client.head(self._url, follow_redirects=False, timeout=self._timeout)
+        except (httpx.HTTPError, TimeoutError, ValueError) as error:
+            raise self._failure(error) from error
+
     @property
     def _provider(self) -> str:
         """The provider without the path and the query, which may be secret."""

@@ -1,6 +1,7 @@
 """The audit feed as JSON lines, in a file or on standard output."""
 
 import asyncio
+import errno
 import fcntl
 import json
 import os
@@ -53,6 +54,13 @@ class JsonLinesAudit:
         # A caller that gives up must not tear down the write that others wait for.
         await asyncio.shield(self._commit)
 
+    async def check(self) -> None:
+        """Returns if events could be appended. Raises Unavailable."""
+        try:
+            await asyncio.to_thread(self._sink.check)
+        except OSError as error:
+            raise Unavailable(f"audit feed {self._sink}: {root_cause(error)}") from error
+
     async def _store_gathered(self) -> None:
         async with self._lock:
             events, self._gathered, self._commit = self._gathered, [], None
@@ -104,6 +112,9 @@ class _Sink(Protocol):
     def write(self, lines: str) -> None:
         """Append whole lines within a turn, and return when they, and all that was there before them, last."""
 
+    def check(self) -> None:
+        """Raise OSError if nothing could be appended."""
+
 
 class _StandardOutput:
     """The log of the container; nothing can be read back from it."""
@@ -117,6 +128,9 @@ class _StandardOutput:
     def write(self, lines: str) -> None:
         sys.stdout.write(lines)
         sys.stdout.flush()
+
+    def check(self) -> None:
+        pass
 
 
 class _File:
@@ -230,6 +244,16 @@ class _File:
             return os.path.samestat(self._path.stat(), os.fstat(self._open()))
         except FileNotFoundError:
             return False
+
+    def check(self) -> None:
+        if self._path.exists():
+            with self._path.open("ab"):
+                return
+        # Not made here: the first line is stored when its file's entry in the folder is on the disk as well.
+        if not self._path.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self._path.parent))
+        if not os.access(self._path.parent, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self._path.parent))
 
     def _fsync_folder(self) -> None:
         # A new file outlives a power cut only if its entry in the folder does.

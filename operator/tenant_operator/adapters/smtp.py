@@ -91,6 +91,20 @@ class SmtpMailer:
         finally:
             session.close()
 
+    async def check(self) -> None:
+        """Returns if the server lets us in: it says hello, encrypts and authenticates as configured."""
+        session = self._session()
+        try:
+            async with asyncio.timeout(self._timeout):
+                await session.connect()
+                await session.noop()
+            with contextlib.suppress(aiosmtplib.SMTPException, OSError):
+                await session.quit(timeout=_QUIT_SECONDS)
+        except (aiosmtplib.SMTPException, OSError, ValueError) as error:
+            raise self._failure(error) from error
+        finally:
+            session.close()
+
     def _compose(self, mail: Mail) -> bytes:
         """The mail as it goes over the wire: seven bits wide, so that any server takes it."""
         message = EmailMessage(policy=SMTP_POLICY.clone(cte_type="7bit"))

@@ -155,6 +155,13 @@ class Mailer(Protocol):
         replies (a refused recipient, say) are Rejected."""
 
 
+class Reachable(Protocol):
+    """Something outside that can be looked at before it is needed."""
+
+    async def check(self) -> None:
+        """Returns if it could be used now, and leaves nothing behind. Raises Unavailable or Rejected with the cause."""
+
+
 class AuditLog(Protocol):
     """One sink of the audit feed."""
 

@@ -12,6 +12,7 @@ from urllib.parse import urlencode, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
+from aiohttp.client_middlewares import ClientHandlerType, ClientMiddlewareType
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
@@ -114,6 +115,22 @@ class KubernetesClient:
         """Log in; the first request opens the first connection. Raises LoginError."""
         return cls(await login(connection), connection)
 
+    @property
+    def server(self) -> str:
+        """The address of the API server."""
+        return str(self._configuration.host)
+
+    def session(self, observe: ClientMiddlewareType) -> aiohttp.ClientSession:
+        """A session of its own for requests that somebody else makes: the same trust and credentials, whose renewal
+        included, and connections without a bound. `observe` sees each request and its answer. The caller closes it."""
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ssl=self._api.rest_client.ssl_context),
+            headers={"User-Agent": _USER_AGENT},
+            proxy=self._configuration.proxy,
+            trust_env=False,
+            middlewares=(observe, self._authorize),
+        )
+
     async def close(self) -> None:
         """Close all connections."""
         await self._api.close()
@@ -173,6 +190,22 @@ class KubernetesClient:
         )
         answer = Answer(response.status, await response.read())
         return answer, _pause(answer.status, response.headers.get("Retry-After"))
+
+    async def _authorize(self, request: aiohttp.ClientRequest, handler: ClientHandlerType) -> aiohttp.ClientResponse:
+        if self._configuration.tls_server_name:
+            request.server_hostname = self._configuration.tls_server_name
+        try:
+            token = await self._token()
+            request.headers.update(_authorized({}, token))
+            answer = await handler(request)
+            if answer.status != 401:
+                return answer
+            answer.release()
+            await self._renew_credentials(token)
+            request.headers.update(_authorized({}, await self._token()))
+        except Unavailable as error:
+            raise aiohttp.ClientConnectionError(error.message) from error
+        return await handler(request)
 
     async def _token(self) -> str | None:
         try:

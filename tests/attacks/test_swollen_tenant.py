@@ -1,0 +1,82 @@
+"""The attacker: a member who may edit Tenants in their own organisation, and swells the metadata of one.
+
+Labels bypass the webhooks, so that nobody stops it; the API server stores what etcd takes, 1.5 MiB by default. Whatever
+is done with such a Tenant then goes through the webhooks, twice as large: the old object and the new one.
+"""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from devcluster import Environment
+from tenant_operator.api.names import ANNOTATION_ACTION
+from tests.e2e import catalog, webhook
+from tests.e2e.feed import TenantFeed
+from tests.e2e.waiting import until
+from tests.e2e.webhook import ADMIN, OWNER, GatedWorld
+from tests.e2e.world import World
+
+LABEL = 63 + 1 + 63
+"""Bytes of one label, name and value."""
+FIRST_STEP, LAST_STEP = 512 * 1024, 2 * 1024
+"""Bytes that are added at a time, halved whenever they are too many."""
+TOO_LARGE = ("too large", "Too long", "larger")
+"""What etcd, the API server's validation of annotations, and its limit of requests say."""
+
+
+@pytest.fixture(scope="module")
+def module_world(
+    platform: Environment, tenant_feed: TenantFeed, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[World]:
+    with webhook.gated_world(platform, tenant_feed, tmp_path_factory.mktemp("swollen")) as world:
+        yield world
+
+
+@pytest.fixture
+def gate(world: World) -> GatedWorld:
+    """The module's world, which knows who asks."""
+    assert isinstance(world, GatedWorld)
+    return world
+
+
+def swell(gate: GatedWorld, name: str, user: str, kind: str) -> int:
+    """Add labels, or annotations, until the API server takes no more; the size of the Tenant then, in bytes."""
+    step, number = FIRST_STEP, 0
+    while step >= LAST_STEP:
+        number += 1
+        more = {f"{number:03}-{each:05}-{'k' * 48}": "v" * 63 for each in range(step // LABEL)}
+        patch = json.dumps({"metadata": {kind: more}})
+        answer = gate.ask_about(name, "patch", "--type=merge", "--patch-file=/dev/stdin", user=user, stdin=patch)
+        if answer.code != 0:
+            assert any(words in answer.err for words in TOO_LARGE), answer.err
+            step //= 2
+    where = (f"--namespace={catalog.NAMESPACE}", "--show-managed-fields")
+    return len(json.dumps(json.loads(gate.kubectl("get", "tenant", name, *where, "--output=json"))))
+
+
+@pytest.mark.parametrize("kind", ["labels", "annotations"])
+def test_it_is_as_easy_to_get_rid_of_as_any_other(gate: GatedWorld, kind: str) -> None:
+    tenant = gate.tenant(f"swollen-{kind}")
+    tenant.settles("Active")
+
+    size = swell(gate, tenant.name, ADMIN, kind)
+
+    # Labels take all that etcd stores; of annotations the API server lets 256 KiB pass.
+    assert size > (1280 * 1024 if kind == "labels" else 256 * 1024)
+    illegal = gate.ask_about(tenant.name, "annotate", f"{ANNOTATION_ACTION}=cancel", user=OWNER)
+    assert "cancel is possible in Provisioning only; the tenant is Active" in illegal.err
+    lacking = gate.ask_about(tenant.name, "patch", *intent("Decommissioned"), user=ADMIN)
+    assert "lacks the verb 'decommission'" in lacking.err
+    for state in ("Decommissioned", "Active"):
+        answer = gate.ask_about(tenant.name, "patch", *intent(state), user=OWNER)
+        assert answer.code == 0, answer.err
+        tenant.settles(state)
+    answer = gate.ask_about(tenant.name, "delete", "--wait=false", user=OWNER)
+    assert answer.code == 0, answer.err
+    until(lambda: gate.read("tenant", tenant.name, catalog.NAMESPACE) is None, "it is gone", 60)
+    tenant.holds_nothing()
+
+
+def intent(state: str) -> tuple[str, str]:
+    return "--type=merge", f"--patch={json.dumps({'spec': {'desiredState': state}})}"
