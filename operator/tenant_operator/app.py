@@ -4,7 +4,7 @@ import asyncio
 import logging
 from contextlib import AsyncExitStack
 from signal import SIGINT, SIGTERM
-from typing import Any
+from typing import Any, Final
 from uuid import uuid4
 
 import httpx
@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from ulid import ULID
 
 from tenant_operator import handlers
+from tenant_operator.adapters.circuit import Circuit, SparingMailer
 from tenant_operator.adapters.clock import SystemClock
 from tenant_operator.adapters.health import serve_health
 from tenant_operator.adapters.http_mail import HttpMailer
@@ -43,9 +44,10 @@ from tenant_operator.provisioning.known import KnownTenants, key_of
 from tenant_operator.provisioning.plan import provisioning_plan
 from tenant_operator.provisioning.platform_reconciler import PlatformReconciler, PlatformStore
 from tenant_operator.provisioning.platform_watch import PlatformWatch
-from tenant_operator.provisioning.ports import Endpoint, Mailer, TenantKey
+from tenant_operator.provisioning.ports import Endpoint, TenantKey
 from tenant_operator.provisioning.reconciler import Reconciler
 from tenant_operator.provisioning.schema import load_migrations
+from tenant_operator.provisioning.standing import standing_of
 from tenant_operator.provisioning.tenant_saga import TenantSaga
 from tenant_operator.provisioning.upkeep import Upkeep
 from tenant_operator.saga.errors import ActivityError
@@ -55,6 +57,9 @@ from tenant_operator.saga.runner import Runner
 from tenant_operator.settings import Settings
 
 _log = logging.getLogger(__name__)
+
+_MAILS_AT_ONCE: Final = 20
+"""Servers refuse more connections from one client."""
 
 
 def new_id() -> str:
@@ -95,7 +100,7 @@ class Operator:
             new_id=new_id,
         )
         self._worker = worker
-        self._runner = Runner(host, worker, ports.clock.now)
+        self._runner = Runner(host, worker, ports.clock)
         self._upkeep = Upkeep(host, ports.clock)
         self._drift = DriftWatch()
         reconciler = Reconciler(
@@ -248,6 +253,13 @@ class Operator:
             for tenant in tenants:
                 self._observe(tenant)
 
+    def wake_unfinished(self) -> None:
+        """A server is back: whoever waits for it goes on. Who that is shows when it is asked."""
+        for tenant in self._known:
+            run = tenant.status.run
+            if (run is not None and run.finished_at is None) or standing_of(tenant.status).trouble is not None:
+                self._queue.wake(key_of(tenant))
+
     def _wake(self, key: TenantKey) -> None:
         self._queue.wake(key)
 
@@ -279,18 +291,26 @@ async def serve(settings: Settings) -> None:
         notifier = KubernetesNotifier(kubernetes, clock, instance=settings.worker)
         notifier.start()
         stack.push_async_callback(notifier.close)
+        database = Circuit(
+            "PostgreSQL",
+            lambda: storage.probe(),  # noqa: PLW0108 (the storage is made with the circuit)
+            limit=settings.database_connections,
+            clock=clock,
+        )
         storage = PostgresStorage(
-            settings.database_url.get_secret_value(),
-            advertised=_advertised(settings),
-            connections=settings.database_connections,
+            settings.database_url.get_secret_value(), advertised=_advertised(settings), permits=database
         )
         stack.push_async_callback(storage.close)
+        stack.push_async_callback(database.close)
+        mailer = await _mailer(settings, stack)
+        post = Circuit(mailer.server, mailer.probe, limit=_MAILS_AT_ONCE, clock=clock)
+        stack.push_async_callback(post.close)
         catalog = WatchedCatalog()
         store = KubernetesTenantStore(kubernetes)
         ports = Ports(
             cluster=KubernetesCluster(kubernetes),
             storage=storage,
-            mailer=await _mailer(settings, stack),
+            mailer=SparingMailer(mailer, post),
             prober=HttpProber(await stack.enter_async_context(probing_client())),
             catalog=catalog,
             census=store,
@@ -305,6 +325,8 @@ async def serve(settings: Settings) -> None:
             catalog=catalog,
             notifier=notifier,
         )
+        for circuit in (database, post):
+            circuit.on_closed = operator.wake_unfinished
         if settings.health_port:
             await stack.enter_async_context(
                 serve_health(
@@ -356,7 +378,7 @@ async def _webhooks(
     return admission, server
 
 
-async def _mailer(settings: Settings, stack: AsyncExitStack) -> Mailer:
+async def _mailer(settings: Settings, stack: AsyncExitStack) -> HttpMailer | SmtpMailer:
     if settings.mail_transport == "http" and settings.mail_api_url and settings.mail_api_token:
         client = await stack.enter_async_context(httpx.AsyncClient())
         return HttpMailer(settings.mail_api_url, settings.mail_api_token, sender=settings.mail_sender, client=client)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from tenant_operator.adapters.clock import SystemClock
 from tenant_operator.saga.errors import ActivityError, Rejected, Unavailable
 from tests.contract.loopback import listening, unused_port
 from tests.contract.mail_receivers import (
@@ -38,7 +39,7 @@ async def secure(tmp_path: Path) -> AsyncIterator[SecureSmtp]:
 
 
 async def test_the_headers(smtp: SmtpServer) -> None:
-    class Clock:
+    class Clock(SystemClock):
         def now(self) -> datetime:
             return datetime(2026, 11, 21, 6, 0, tzinfo=UTC)
 

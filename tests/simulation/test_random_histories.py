@@ -4,7 +4,6 @@ import asyncio
 import random
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
 
 import pytest
 
@@ -15,6 +14,7 @@ from tenant_operator.saga.errors import OwnershipConflict, Rejected, Unavailable
 from tenant_operator.saga.facts import ActivityStarted, CompensationStarted, Fact
 from tenant_operator.saga.model import RowState, Saga
 from tenant_operator.saga.session import Session
+from tenant_operator.saga.sight import Moment
 from tests.fakes.cluster import healthy, stuck
 from tests.simulation.virtual_time import run
 from tests.simulation.world import KEY, TENANT, World, broken_promises, survive
@@ -136,13 +136,13 @@ def test_the_simulation_notices_if_only_completed_steps_are_compensated(monkeypa
 def test_the_simulation_notices_if_the_journal_is_written_after_the_effect(monkeypatch: pytest.MonkeyPatch) -> None:
     original = Session.commit
 
-    async def mutant(self: Session[Tenant], facts: Sequence[Fact], now: datetime) -> None:
+    async def mutant(self: Session[Tenant], facts: Sequence[Fact], now: Moment) -> None:
         intents = [fact for fact in facts if isinstance(fact, ActivityStarted | CompensationStarted)]
         outcomes = [fact for fact in facts if fact not in intents]
         if outcomes:
             await original(self, outcomes, now)
         # Only in memory: it is written together with what comes of it.
-        self.saga = decide.fold(self.saga, intents, self.steps, now, self._worker)
+        self.saga = decide.fold(self.saga, intents, self.steps, now.wall, self._worker)
 
     monkeypatch.setattr(Session, "commit", mutant)
     assert _breaks()

@@ -41,10 +41,17 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
 
 class VirtualClock:
-    """`ports.Clock` on the time of the running loop."""
+    """`ports.Clock` on the time of the running loop. Its wall clock is wrong by `error`, which a test may change at any
+    time; the monotonic one is never wrong."""
+
+    def __init__(self, error: timedelta = timedelta(0)) -> None:
+        self.error = error
 
     def now(self) -> datetime:
-        return EPOCH + timedelta(seconds=asyncio.get_running_loop().time())
+        return EPOCH + timedelta(seconds=asyncio.get_running_loop().time()) + self.error
+
+    def elapsed(self) -> float:
+        return asyncio.get_running_loop().time()
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:

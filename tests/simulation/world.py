@@ -225,7 +225,7 @@ class Life:
             known=known,
             new_id=new_id,
         )
-        self.runner = Runner(host, worker, world.clock.now, jitter=random.Random(number))
+        self.runner = Runner(host, worker, world.clock, jitter=random.Random(number))
         self.upkeep = Upkeep(host, world.clock)
         reconciler = Reconciler(
             host,

@@ -1,6 +1,8 @@
 """The platform's PostgreSQL: a database and roles for each tenant, and the migrations in between."""
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 import psycopg
@@ -19,6 +21,7 @@ from tenant_operator.provisioning.ports import Endpoint, Migration, StoredItem
 from tenant_operator.saga.errors import OwnershipConflict, Rejected
 
 _IDENTIFIER_BYTES = 63
+_OPERATIONS = 10
 _INVALID = -2
 """The connection limit by which PostgreSQL marks a database whose DROP was interrupted."""
 
@@ -47,17 +50,28 @@ class PostgresStorage:
     """
 
     def __init__(
-        self, dsn: str, *, advertised: Endpoint | None = None, connect_timeout: int = 5, connections: int = 10
+        self,
+        dsn: str,
+        *,
+        advertised: Endpoint | None = None,
+        connect_timeout: int = 5,
+        permits: AbstractAsyncContextManager[None] | None = None,
     ) -> None:
         """`dsn`: the administrator's connection string. `advertised`: where workloads reach the server, if not where
-        the operator does. `connect_timeout` in seconds. `connections`: how many operations run at once."""
-        self._connections = Connections(dsn, connect_timeout=connect_timeout, limit=connections)
+        the operator does. `connect_timeout` in seconds. `permits` is entered around each operation: it bounds how many
+        run at once (ten if absent), and may refuse."""
+        permits = permits or asyncio.Semaphore(_OPERATIONS)
+        self._connections = Connections(dsn, connect_timeout=connect_timeout, permits=permits)
         self._endpoint = advertised or Endpoint(*self._connections.server)
 
     @property
     def endpoint(self) -> Endpoint:
         """Host and port for the tenants' workloads."""
         return self._endpoint
+
+    async def probe(self) -> None:
+        """Find out whether the server lets the administrator in, without a permit. Raises Outage."""
+        await self._connections.probe()
 
     async def close(self) -> None:
         """Close idle connections."""

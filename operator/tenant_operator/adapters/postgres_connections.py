@@ -2,20 +2,23 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Any, Final
 
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from tenant_operator.saga.errors import ActivityError, Rejected, Unavailable
+from tenant_operator.saga.errors import ActivityError, Outage, Rejected, Unavailable
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
-_HEALING_CLASSES = ("08", "28", "40", "53", "57")
-_HEALING_STATES = ("25006", "55006", "55P03")
-"""Read-only after a failover, object in use, lock not available."""
+_AWAY = ("08", "25006", "28", "53", "57P01", "57P02", "57P03")
+"""What concerns everybody: connection, read-only after a failover, the administrator's login, resources, shutdown and
+start."""
+
+_BUSY = ("40", "55006", "55P03", "57")
+"""What concerns this call: rolled back, object in use, lock not available, cancelled by a timeout."""
 
 # A server that vanished without a word must not hold a saga: libpq notices within half a minute.
 _LIVENESS: dict[str, str | int] = {
@@ -34,11 +37,12 @@ def failure(error: psycopg.Error, *, doing: str = "", note: str = "") -> Activit
     state = error.sqlstate
     if state is None:
         # Without a state the server did not answer at all, except for a value that could not even be sent.
-        heals = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
-    else:
-        heals = state.startswith(_HEALING_CLASSES) or state in _HEALING_STATES
-        # Two sessions changed the same catalog row: PostgreSQL calls it internal, another try succeeds.
-        heals = heals or (state == "XX000" and "concurrently" in primary)
+        is_away = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+        return Outage(message) if is_away else Rejected(message)
+    if state.startswith(_AWAY):
+        return Outage(message)
+    # Two sessions changed the same catalog row: PostgreSQL calls it internal, another try succeeds.
+    heals = state.startswith(_BUSY) or (state == "XX000" and "concurrently" in primary)
     return Unavailable(message) if heals else Rejected(message)
 
 
@@ -61,22 +65,23 @@ async def _answered() -> AsyncIterator[None]:
         async with asyncio.timeout(_OPERATION_SECONDS):
             yield
     except TimeoutError:
-        raise Unavailable(f"PostgreSQL gave no answer within {_OPERATION_SECONDS:g} s") from None
+        raise Outage(f"PostgreSQL gave no answer within {_OPERATION_SECONDS:g} s") from None
 
 
 class Connections:
-    """At most `limit` operations at a time; connections to the maintenance database are kept and used again,
-    because a new one costs 5 ms, most of it the password exchange."""
+    """Connections to the maintenance database are kept and used again, because a new one costs 5 ms, most of it the
+    password exchange."""
 
-    def __init__(self, dsn: str, *, connect_timeout: int, limit: int) -> None:
-        """`connect_timeout` in seconds. A malformed `dsn` is a ValueError that does not repeat it."""
+    def __init__(self, dsn: str, *, connect_timeout: int, permits: AbstractAsyncContextManager[None]) -> None:
+        """`connect_timeout` in seconds. `permits` is entered around each operation and bounds how many there are at
+        once. A malformed `dsn` is a ValueError that does not repeat it."""
         try:
             self._given = conninfo_to_dict(dsn)
             int(str(self._given.get("port") or "5432").split(",")[0])
         except (psycopg.Error, ValueError):
             raise ValueError("the PostgreSQL connection string is malformed") from None
         self._dsn = make_conninfo(dsn, **{**_LIVENESS, "connect_timeout": connect_timeout, **_set(self._given)})
-        self._permits = asyncio.Semaphore(limit)
+        self._permits = permits
         self._idle: list[Connection] = []
 
     @property
@@ -112,10 +117,16 @@ class Connections:
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """One of the `limit` places, without a connection to the maintenance database."""
+        """One of the permits, without a connection to the maintenance database."""
         async with self._permits:
             with translated():
                 yield
+
+    async def probe(self) -> None:
+        """Find out, past the permits, whether the server lets the administrator in. Raises Outage."""
+        with translated():
+            connection = await self._connect(self._dsn)
+            await connection.close()
 
     async def close(self) -> None:
         """Close what is idle."""
