@@ -9,7 +9,6 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import (
     AfterValidator,
     Field,
-    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     SecretStr,
@@ -112,9 +111,8 @@ class Settings(BaseSettings):
     """Retries by activity, as JSON: {"wait-ready": {"maxTries": 3, "initialBackoff": "2s"}}. A Plan overrides them."""
     stalled_retry: Duration = timedelta(minutes=1)
     """Pause between the tries of a rollback whose budget is used up."""
-    max_takeovers: NonNegativeInt = 3
-    """How often a running activity has its whole timeout again because the operator was restarted; after that its time
-    goes on, so that it ends however often the operator restarts."""
+    max_takeovers: int = Field(default=3, ge=0, le=100)
+    """How often a running activity has its whole timeout again after a restart; then its time goes on."""
     drain_seconds: PositiveFloat = 20.0
     """Time that running activities have to come to a stop when the operator is told to end."""
     resync: Duration = timedelta(minutes=10)

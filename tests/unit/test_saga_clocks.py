@@ -1,7 +1,8 @@
 """Clocks that are wrong, and clocks that are set: what is measured by them, and what is not."""
 
 import asyncio
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from itertools import pairwise
 
 import pytest
@@ -10,15 +11,16 @@ from hypothesis import strategies as st
 
 from tenant_operator.api.names import ActivityName
 from tenant_operator.saga.activity import Done, NotYet, Progress, RetryPolicy
-from tenant_operator.saga.decide import Act, Record, Wait
+from tenant_operator.saga.decide import Act, Wait
+from tenant_operator.saga.decide import Record as Recorded
 from tenant_operator.saga.errors import Unavailable
 from tenant_operator.saga.evolve import Worker, evolve
-from tenant_operator.saga.facts import ActivityFailed, Pulsed, RunTakenOver, TryFailed
+from tenant_operator.saga.facts import ActivityFailed, Fact, Pulsed, RunTakenOver, TryFailed
 from tenant_operator.saga.host import Pulse
-from tenant_operator.saga.model import Outcome, RowState
+from tenant_operator.saga.model import Outcome, RowState, Saga
 from tenant_operator.saga.sight import COUNTED, LAST_LOOK, SILENCE, next_time, seems_held
 from tests.unit.saga_interpreter import START, Interpreter, all_steps, seeded
-from tests.unit.test_saga_runner import FIRST, SECOND, MemoryHost, hang, lives, outcome, rest
+from tests.unit.test_saga_runner import FIRST, SECOND, MemoryHost, Record, hang, lives, outcome, rest
 
 HOUR = timedelta(hours=1)
 wrong = st.sampled_from([-1, 1]).flatmap(
@@ -48,11 +50,11 @@ def inherited(life: Interpreter, *, error: timedelta) -> Interpreter:
 def test_a_run_of_a_dead_worker_goes_on_however_wrong_the_clock_is(error: timedelta) -> None:
     life = inherited(running(), error=error)
     life.sleep(SILENCE.total_seconds())
-    assert life.decision() == Record(RunTakenOver())
+    assert life.decision() == Recorded(RunTakenOver())
 
 
 def test_at_a_start_nobody_waits_for_whoever_wrote_before_it() -> None:
-    assert inherited(running(), error=timedelta(0)).decision() == Record(RunTakenOver())
+    assert inherited(running(), error=timedelta(0)).decision() == Recorded(RunTakenOver())
 
 
 @given(wrong)
@@ -68,7 +70,7 @@ def test_a_living_worker_keeps_its_run_however_wrong_its_clock_is(error: timedel
         )
         assert isinstance(life.decision(), Wait)
     life.sleep(SILENCE.total_seconds())
-    assert life.decision() == Record(RunTakenOver())
+    assert life.decision() == Recorded(RunTakenOver())
 
 
 @given(wrong)
@@ -177,14 +179,14 @@ def test_after_a_long_gap_there_is_one_more_look() -> None:
     assert isinstance(decision, Act)
     assert decision.deadline - life.moment.elapsed == pytest.approx(LAST_LOOK)
     life.now += timedelta(seconds=LAST_LOOK)
-    assert isinstance(life.decision(), Record), "and then it is over"
+    assert isinstance(life.decision(), Recorded), "and then it is over"
 
 
 def test_only_the_first_gap_is_forgiven() -> None:
     life = running(timeout=timedelta(minutes=1))
     for _ in range(60):
         life.now += timedelta(hours=5)
-        if isinstance(life.decision(), Record):
+        if isinstance(life.decision(), Recorded):
             break
     assert life.moment.elapsed / 3600 / 5 <= 60 / COUNTED + 2
 
@@ -242,14 +244,14 @@ def test_the_times_of_a_run_are_in_order_though_the_clock_is_set_back_a_little_a
             return Done("done")
 
         host.deeds[FIRST] = deed
-        seen = []
+        seen: list[datetime] = []
         original = host.write
 
-        async def write(*args: object) -> object:
-            seen.append(args[3])
-            return await original(*args)  # type: ignore[arg-type]
+        async def write(record: Record, saga: Saga, facts: Sequence[Fact], now: datetime) -> Record:
+            seen.append(now)
+            return await original(record, saga, facts, now)
 
-        host.write = write  # type: ignore[assignment, method-assign]
+        host.write = write  # type: ignore[method-assign]
         await rest(host)
         assert seen == sorted(seen)
         assert len(set(seen)) == len(seen), "each heartbeat is seen as one"
