@@ -8,6 +8,9 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+_TICK = 1e-6
+"""Seconds that pass at least where one waits: less could be lost in rounding, and nothing would ever be later."""
+
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -25,7 +28,8 @@ class _JumpingSelector(selectors.SelectSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
             raise Deadlock
-        self.passed += max(timeout, 0.0)
+        if timeout > 0:
+            self.passed += max(timeout, _TICK)
         return super().select(0)
 
 

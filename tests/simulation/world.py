@@ -183,6 +183,8 @@ class World:
         if not busy or saga.run is None or saga.run.finished:
             self.violations.append(f"{operation} {name} was not announced in the journal")
             return
+        if operation == "connect" and busy[0].state is RowState.COMPENSATING:
+            return  # a release after a reset looks for what the ledger may not have come to
         reserving = busy[0].activity.startswith("allocate") or busy[0].activity == ActivityName.DEPLOY_WORKLOADS
         if reserving and not any(entry.activity == busy[0].activity for entry in saga.ledger):
             self.violations.append(f"{operation} {name} by {busy[0].activity} without a row in the ledger")
