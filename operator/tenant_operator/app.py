@@ -4,7 +4,7 @@ import asyncio
 import logging
 from contextlib import AsyncExitStack, nullcontext
 from signal import SIGINT, SIGTERM
-from typing import Any
+from typing import Any, Final
 from uuid import uuid4
 
 import httpx
@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from ulid import ULID
 
 from tenant_operator import handlers
+from tenant_operator.adapters.circuit import Circuit, SparingMailer
 from tenant_operator.adapters.clock import SystemClock
 from tenant_operator.adapters.health import Need, serve_health
 from tenant_operator.adapters.http_mail import HttpMailer
@@ -46,6 +47,7 @@ from tenant_operator.provisioning.platform_watch import PlatformWatch
 from tenant_operator.provisioning.ports import AuditLog, TenantKey
 from tenant_operator.provisioning.reconciler import Reconciler
 from tenant_operator.provisioning.schema import load_migrations
+from tenant_operator.provisioning.standing import standing_of
 from tenant_operator.provisioning.tenant_saga import TenantSaga
 from tenant_operator.provisioning.upkeep import Upkeep
 from tenant_operator.saga.errors import ActivityError
@@ -57,6 +59,9 @@ from tenant_operator.start import ToldToEnd, patiently, unless
 from tenant_operator.webhooks import serving_tls, webhook_server
 
 _log = logging.getLogger(__name__)
+
+_MAILS_AT_ONCE: Final = 20
+"""Servers refuse more connections from one client."""
 
 
 def new_id() -> str:
@@ -102,7 +107,7 @@ class Operator:
             new_id=new_id,
         )
         self._worker = worker
-        self._runner = Runner(host, worker, ports.clock.now)
+        self._runner = Runner(host, worker, ports.clock)
         self._upkeep = Upkeep(host, ports.clock)
         self._drift = DriftWatch()
         reconciler = Reconciler(
@@ -278,6 +283,13 @@ class Operator:
             for tenant in tenants:
                 self._observe(tenant)
 
+    def wake_unfinished(self) -> None:
+        """A server is back: whoever waits for it goes on. Who that is shows when it is asked."""
+        for tenant in self._known:
+            run = tenant.status.run
+            if (run is not None and run.finished_at is None) or standing_of(tenant.status).trouble is not None:
+                self._queue.wake(key_of(tenant))
+
     def _wake(self, key: TenantKey) -> None:
         self._queue.wake(key)
 
@@ -314,6 +326,12 @@ async def serve(settings: Settings) -> None:
         notifier = KubernetesNotifier(kubernetes, clock, instance=settings.worker)
         notifier.start()
         stack.push_async_callback(notifier.close)
+        database = Circuit(
+            "PostgreSQL",
+            lambda: storage.check(),  # noqa: PLW0108 (the storage is made with the circuit)
+            limit=settings.database_connections,
+            clock=clock,
+        )
         storage = PostgresStorage(
             settings.database_url.get_secret_value(),
             maintenance=settings.database_maintenance,
@@ -321,15 +339,20 @@ async def serve(settings: Settings) -> None:
             advertised_host=settings.database_host,
             advertised_port=settings.database_port,
             connections=settings.database_connections,
+            permits=database,
         )
         stack.push_async_callback(storage.close)
+        stack.push_async_callback(database.close)
+        mailer = await _mailer(settings, stack)
+        post = Circuit(mailer.server, mailer.check, limit=_MAILS_AT_ONCE, clock=clock)
+        stack.push_async_callback(post.close)
         catalog = WatchedCatalog()
         store = KubernetesTenantStore(kubernetes)
-        mailer, audit = await _mailer(settings, stack), JsonLinesAudit(settings.audit_log)
+        audit = JsonLinesAudit(settings.audit_log)
         ports = Ports(
             cluster=KubernetesCluster(kubernetes),
             storage=storage,
-            mailer=mailer,
+            mailer=SparingMailer(mailer, post),
             prober=HttpProber(await stack.enter_async_context(probing_client())),
             catalog=catalog,
             census=store,
@@ -346,6 +369,8 @@ async def serve(settings: Settings) -> None:
             audit=audit,
             needs=needs,
         )
+        for circuit in (database, post):
+            circuit.on_closed = operator.wake_unfinished
         if settings.health_port:
             health = serve_health(settings.health_host, settings.health_port, operator.needs)
             await stack.enter_async_context(health)

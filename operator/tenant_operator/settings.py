@@ -7,7 +7,15 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tenant_operator.api.duration import Duration
@@ -114,6 +122,8 @@ class Settings(BaseSettings):
     """Retries by activity, as JSON: {"wait-ready": {"maxTries": 3, "initialBackoff": "2s"}}. A Plan overrides them."""
     stalled_retry: Duration = timedelta(minutes=1)
     """Pause between the tries of a rollback whose budget is used up."""
+    max_takeovers: int = Field(default=3, ge=0, le=100)
+    """How often a running activity has its whole timeout again after a restart; then its time goes on."""
     drain_seconds: PositiveFloat = 20.0
     """Time that running activities have to come to a stop when the operator is told to end."""
     resync: Duration = timedelta(minutes=10)
@@ -195,6 +205,7 @@ class Settings(BaseSettings):
             timeouts=dict(self.timeouts),
             retries=dict(self.retries),
             stalled_retry=self.stalled_retry,
+            max_takeovers=self.max_takeovers,
         )
 
 

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from tenant_operator.adapters.http_mail import HttpMailer
 from tenant_operator.adapters.smtp import SmtpMailer
 from tenant_operator.provisioning.ports import Mail
-from tenant_operator.saga.errors import ActivityError, Rejected, Unavailable
+from tenant_operator.saga.errors import ActivityError, Outage, Rejected, Unavailable
 from tests.contract.loopback import HttpServer, own_authority
 from tests.fakes.mailer import FakeMailer
 
@@ -82,10 +82,10 @@ class FakeReceiver:
         self._mailer.before = self._well
 
     def hang_up(self) -> None:
-        self._fail(Unavailable("connection lost"))
+        self._fail(Outage("connection lost"))
 
     def fall_silent(self) -> None:
-        self._fail(Unavailable("no answer"))
+        self._fail(Outage("no answer"))
 
 
 class SmtpReceiver:

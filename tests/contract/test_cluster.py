@@ -8,11 +8,12 @@ from uuid import uuid4
 import pytest
 
 from devcluster import Environment
+from tenant_operator.adapters.clock import SystemClock
 from tenant_operator.adapters.kubernetes.client import Connection, KubernetesClient
 from tenant_operator.adapters.kubernetes.cluster import KubernetesCluster
 from tenant_operator.provisioning.ports import Cluster, Manifest, ObjectRef
 from tenant_operator.saga.errors import Rejected, Unavailable
-from tests.contract.waiting import SystemClock, until
+from tests.contract.waiting import until
 from tests.fakes.cluster import FakeCluster, stuck
 
 

@@ -10,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from tenant_operator.adapters.http_mail import HttpMailer
-from tenant_operator.saga.errors import Rejected, Unavailable
+from tenant_operator.saga.errors import Outage, Rejected
 from tests.contract.loopback import HttpServer, http_server, own_authority
 from tests.contract.mail_receivers import MAIL, SENDER, SUPPORT, TOKEN, http_mailer
 
@@ -51,8 +51,30 @@ async def test_the_request(provider: HttpServer, client: httpx.AsyncClient) -> N
 async def test_what_can_heal(provider: HttpServer, client: httpx.AsyncClient, status: int) -> None:
     provider.status = status
 
-    with pytest.raises(Unavailable, match=f"answered {status}"):
+    with pytest.raises(Outage, match=f"answered {status}"):
         await http_mailer(provider.url, client).send(MAIL)
+
+
+@pytest.mark.parametrize("status", [200, 401, 404, 405, 500])
+async def test_a_question_sends_nothing_and_any_answer_is_one(
+    provider: HttpServer, client: httpx.AsyncClient, status: int
+) -> None:
+    provider.status = status
+
+    await http_mailer(provider.url, client).check()
+
+    assert [request.method for request in provider.requests] == ["HEAD"]
+    assert "authorization" not in provider.requests[0].headers
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+async def test_a_provider_that_cannot_serve_is_away(
+    provider: HttpServer, client: httpx.AsyncClient, status: int
+) -> None:
+    provider.status = status
+
+    with pytest.raises(Outage, match=f"answered {status}"):
+        await http_mailer(provider.url, client).check()
 
 
 @pytest.mark.parametrize("status", [302, 307, 400, 401, 403, 404, 409, 413, 422])

@@ -18,7 +18,7 @@ from tenant_operator.adapters.kubernetes.store import KubernetesTenantStore
 from tenant_operator.api.meta import ObjectMeta
 from tenant_operator.api.tenant import Admin, Tenant, TenantSpec
 from tenant_operator.provisioning.ports import Manifest, ObjectRef, TenantKey
-from tenant_operator.saga.errors import Rejected, Unavailable
+from tenant_operator.saga.errors import Outage, Rejected
 from tests.contract.loopback import HttpServer, http_server, listening, unused_port
 
 CONFIG = ObjectRef("v1", "ConfigMap", "settings", "shop")
@@ -65,7 +65,7 @@ async def test_a_server_that_stays_busy_is_unavailable_after_a_few_short_pauses(
 
     server.status, server.headers, server.body = 429, {"Retry-After": "3600"}, status("too many requests")
     async with client_of(server.port, sleep=sleep) as client:
-        with pytest.raises(Unavailable, match="ConfigMap shop/settings: too many requests"):
+        with pytest.raises(Outage, match="ConfigMap shop/settings: too many requests"):
             await KubernetesCluster(client).get(CONFIG)
 
     assert len(pauses) == 3
@@ -76,7 +76,7 @@ async def test_a_server_that_stays_busy_is_unavailable_after_a_few_short_pauses(
 async def test_a_server_in_trouble_is_unavailable(server: HttpServer, code: int) -> None:
     server.status, server.body = code, b"<html>bad gateway</html>"
     async with client_of(server.port) as client:
-        with pytest.raises(Unavailable, match="ConfigMap shop/settings: <html>bad gateway</html>"):
+        with pytest.raises(Outage, match="ConfigMap shop/settings: <html>bad gateway</html>"):
             await KubernetesCluster(client).get(CONFIG)
 
 
@@ -100,14 +100,14 @@ async def test_a_refusal_is_rejected_with_a_bounded_message(server: HttpServer) 
 async def test_a_refusal_that_ends_when_a_controller_has_caught_up_can_heal(server: HttpServer, message: str) -> None:
     server.status, server.body = 403, status(message, "Forbidden")
     async with client_of(server.port) as client:
-        with pytest.raises(Unavailable):
+        with pytest.raises(Outage):
             await KubernetesCluster(client).apply(MANIFEST)
 
 
 async def test_a_silent_server_is_unavailable(server: HttpServer) -> None:
     server.silent = True
     async with client_of(server.port, seconds=0.2) as client:
-        with pytest.raises(Unavailable, match=r"ConfigMap shop/settings: the API server did not answer: .*[Tt]imeout"):
+        with pytest.raises(Outage, match=r"ConfigMap shop/settings: the API server did not answer: .*[Tt]imeout"):
             await KubernetesCluster(client).get(CONFIG)
 
 
@@ -129,7 +129,7 @@ async def test_an_unreachable_server_is_unavailable_for_every_operation() -> Non
             store.write_status(tenant),
             store.write_metadata(tenant),
         ):
-            with pytest.raises(Unavailable, match="the API server did not answer: Cannot connect"):
+            with pytest.raises(Outage, match="the API server did not answer: Cannot connect"):
                 await operation
 
 
@@ -151,7 +151,7 @@ async def test_a_connection_that_breaks_is_replaced() -> None:
 async def test_a_server_that_always_hangs_up_is_unavailable(server: HttpServer) -> None:
     server.hangs_up = True
     async with client_of(server.port) as client:
-        with pytest.raises(Unavailable, match="did not answer"):
+        with pytest.raises(Outage, match="did not answer"):
             await KubernetesCluster(client).apply(MANIFEST)
 
 
@@ -178,7 +178,7 @@ async def test_renewed_credentials_are_picked_up_when_the_old_ones_are_refused(
     async with await KubernetesClient.connect(connection) as client:
         (tmp_path / "token").write_text("new")
         server.status, server.body = 401, status("Unauthorized", "Unauthorized")
-        with pytest.raises(Unavailable, match="Unauthorized"):
+        with pytest.raises(Outage, match="Unauthorized"):
             await KubernetesCluster(client).get(CONFIG)
 
     assert [request.headers["authorization"] for request in server.requests] == ["Bearer old", "Bearer new"]
@@ -193,7 +193,7 @@ async def test_a_token_that_cannot_be_read_now_can_be_read_later(server: HttpSer
     configuration = Configuration(host=f"http://127.0.0.1:{server.port}")
     configuration.refresh_api_key_hook = rotating  # type: ignore[assignment]
     async with KubernetesClient(configuration, Connection()) as client:
-        with pytest.raises(Unavailable, match="token cannot be read"):
+        with pytest.raises(Outage, match="token cannot be read"):
             await KubernetesCluster(client).apply(MANIFEST)
         await KubernetesCluster(client).apply(MANIFEST)
 

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tenant_operator.provisioning.ports import Mailer
-from tenant_operator.saga.errors import Rejected, Unavailable
+from tenant_operator.saga.errors import Outage, Rejected, Unavailable
 from tests.contract.loopback import HttpServer, http_server, unused_port
 from tests.contract.mail_receivers import (
     MAIL,
@@ -110,19 +110,19 @@ async def test_later_means_unavailable_and_a_later_try_gets_through(line: Line) 
 async def test_a_lost_connection_is_unavailable(line: Line) -> None:
     line.receiver.hang_up()
 
-    with pytest.raises(Unavailable):
+    with pytest.raises(Outage):
         await line.mailer.send(MAIL)
 
 
 async def test_silence_is_unavailable(line: Line) -> None:
     line.receiver.fall_silent()
 
-    with pytest.raises(Unavailable):
+    with pytest.raises(Outage):
         await line.impatient.send(MAIL)
 
 
 async def test_nobody_listening_is_unavailable(line: Line) -> None:
-    with pytest.raises(Unavailable):
+    with pytest.raises(Outage):
         await line.to_nobody.send(MAIL)
 
 

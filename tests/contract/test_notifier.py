@@ -11,6 +11,7 @@ import pytest
 from kubernetes.aio.client import Configuration
 
 from devcluster import Environment
+from tenant_operator.adapters.clock import SystemClock
 from tenant_operator.adapters.kubernetes.client import Connection, KubernetesClient
 from tenant_operator.adapters.kubernetes.events import CONTROLLER, KubernetesNotifier
 from tenant_operator.adapters.kubernetes.store import KubernetesTenantStore
@@ -19,7 +20,6 @@ from tenant_operator.api.names import API_VERSION
 from tenant_operator.api.tenant import Admin, Tenant, TenantSpec
 from tenant_operator.provisioning.ports import TenantKey
 from tests.contract.loopback import http_server, unused_port
-from tests.contract.waiting import SystemClock
 
 
 @dataclass(frozen=True)

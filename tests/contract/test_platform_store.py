@@ -8,6 +8,7 @@ from uuid import uuid4
 import pytest
 
 from devcluster import Environment
+from tenant_operator.adapters.clock import SystemClock
 from tenant_operator.adapters.kubernetes.client import MERGE_PATCH, Connection, KubernetesClient
 from tenant_operator.adapters.kubernetes.cluster import KubernetesCluster
 from tenant_operator.adapters.kubernetes.platform_store import KubernetesPlatformStore
@@ -17,7 +18,6 @@ from tenant_operator.api.plan import Plan
 from tenant_operator.provisioning.platform_reconciler import PlatformStore
 from tenant_operator.provisioning.ports import Cluster, Conflict, ObjectRef
 from tenant_operator.provisioning.roles import RBAC_VERSION, in_step, role_bindings
-from tests.contract.waiting import SystemClock
 from tests.fakes.cluster import FakeCluster
 from tests.fakes.platform_store import FakePlatformStore
 

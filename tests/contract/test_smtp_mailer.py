@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from tenant_operator.saga.errors import ActivityError, Rejected, Unavailable
+from tenant_operator.adapters.clock import SystemClock
+from tenant_operator.saga.errors import ActivityError, Outage, Rejected, Unavailable
 from tests.contract.loopback import listening, unused_port
 from tests.contract.mail_receivers import (
     MAIL,
@@ -38,7 +39,7 @@ async def secure(tmp_path: Path) -> AsyncIterator[SecureSmtp]:
 
 
 async def test_the_headers(smtp: SmtpServer) -> None:
-    class Clock:
+    class Clock(SystemClock):
         def now(self) -> datetime:
             return datetime(2026, 11, 21, 6, 0, tzinfo=UTC)
 
@@ -68,7 +69,7 @@ async def test_without_a_place_to_reply_to_there_is_no_such_header(smtp: SmtpSer
 
 @pytest.mark.parametrize(
     ("reply", "failure"),
-    [("451 4.3.0 disk full", Unavailable), ("552 5.3.4 too big", Rejected), ("554 5.7.1 spam", Rejected)],
+    [("451 4.3.0 disk full", Outage), ("552 5.3.4 too big", Rejected), ("554 5.7.1 spam", Rejected)],
 )
 async def test_the_reply_to_the_content_is_told(smtp: SmtpServer, reply: str, failure: type[ActivityError]) -> None:
     smtp.receiver.data_reply = reply
@@ -106,7 +107,7 @@ async def test_a_server_that_is_closing_is_unavailable() -> None:
         writer.write(b"421 4.3.2 shutting down\r\n")
 
     async with listening(goodbye) as port:
-        with pytest.raises(Unavailable, match=r"421 4\.3\.2 shutting down"):
+        with pytest.raises(Outage, match=r"421 4\.3\.2 shutting down"):
             await smtp_mailer(port).send(MAIL)
 
 
@@ -115,13 +116,36 @@ async def test_a_server_that_never_greets_is_unavailable() -> None:
         await reader.read()
 
     async with listening(listen) as port:
-        with pytest.raises(Unavailable, match=r"did not answer within 0\.2 s"):
+        with pytest.raises(Outage, match=r"did not answer within 0\.2 s"):
             await smtp_mailer(port, timeout=0.2).send(MAIL)
 
 
 async def test_nobody_listening_is_named() -> None:
-    with pytest.raises(Unavailable, match="connection refused"):
+    with pytest.raises(Outage, match="connection refused"):
         await smtp_mailer(unused_port()).send(MAIL)
+
+
+@pytest.mark.parametrize(
+    ("reply", "failure"),
+    [("450 4.2.1 mailbox busy", Unavailable), ("452 4.2.2 over quota", Unavailable), ("421 4.3.2 bye", Outage)],
+)
+async def test_a_busy_mailbox_is_not_a_server_that_is_away(
+    smtp: SmtpServer, reply: str, failure: type[ActivityError]
+) -> None:
+    smtp.receiver.recipient_reply = reply
+
+    with pytest.raises(Unavailable) as told:
+        await smtp.mailer().send(MAIL)
+
+    assert type(told.value) is failure
+
+
+async def test_a_question_sends_nothing_and_tells_whether_the_server_is_there(smtp: SmtpServer) -> None:
+    await smtp.mailer().check()
+
+    assert smtp.receiver.messages == []
+    with pytest.raises(Outage, match="connection refused"):
+        await smtp_mailer(unused_port()).check()
 
 
 async def test_an_address_that_smtp_cannot_carry_is_rejected(smtp: SmtpServer) -> None:

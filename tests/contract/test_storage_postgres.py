@@ -11,7 +11,7 @@ from devcluster import ports
 from tenant_operator.adapters.postgres import PostgresStorage
 from tenant_operator.adapters.postgres_connections import failure
 from tenant_operator.provisioning.ports import Endpoint
-from tenant_operator.saga.errors import Rejected, Unavailable
+from tenant_operator.saga.errors import Outage, Rejected, Unavailable
 from tests.contract.postgres_fixture import postgres_dsn  # noqa: F401 (a fixture)
 from tests.contract.relay import Relay, relay
 from tests.contract.storage_world import PostgresWorld, postgres_world
@@ -237,14 +237,14 @@ async def test_a_server_that_is_down_is_unavailable(world: PostgresWorld) -> Non
         down.inventory(),
         down.prepare(),
     ):
-        with pytest.raises(Unavailable, match=r"^PostgreSQL: .*Connection refused") as caught:
+        with pytest.raises(Outage, match=r"^PostgreSQL: .*Connection refused") as caught:
             await call
         assert "word" not in caught.value.message
 
 
 async def test_refused_credentials_of_the_operator_are_unavailable(world: PostgresWorld) -> None:
     storage = PostgresStorage(make_conninfo(world.administrator, password="secret-word"))
-    with pytest.raises(Unavailable, match="password authentication failed") as caught:
+    with pytest.raises(Outage, match="password authentication failed") as caught:
         await storage.release(world.prefix, role=world.prefix, tag=TAG)
     assert "secret-word" not in caught.value.message
 

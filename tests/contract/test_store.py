@@ -8,13 +8,13 @@ from uuid import uuid4
 import pytest
 
 from devcluster import Environment
+from tenant_operator.adapters.clock import SystemClock
 from tenant_operator.adapters.kubernetes.client import MERGE_PATCH, Connection, KubernetesClient
 from tenant_operator.adapters.kubernetes.store import KubernetesTenantStore
 from tenant_operator.api.names import ANNOTATION_ACTION, ANNOTATION_REQUESTED_BY, API_VERSION, FINALIZER
 from tenant_operator.api.states import DesiredState, TenantState
 from tenant_operator.api.tenant import Tenant
 from tenant_operator.provisioning.ports import Conflict, TenantKey, TenantStore
-from tests.contract.waiting import SystemClock
 from tests.fakes.store import FakeTenantStore
 
 

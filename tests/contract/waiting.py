@@ -2,14 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
-
-
-class SystemClock:
-    """`ports.Clock` of the machine."""
-
-    def now(self) -> datetime:
-        return datetime.now(UTC)
 
 
 async def until(holds: Callable[[], Awaitable[bool]], seconds: float = 30.0) -> None:

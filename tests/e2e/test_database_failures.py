@@ -1,6 +1,7 @@
 """PostgreSQL goes away, refuses, or is not as it should be."""
 
 import secrets
+import time
 from collections.abc import Iterator, Mapping
 
 import psycopg
@@ -9,12 +10,14 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from devcluster import Environment
+from tenant_operator.adapters.circuit import LONGEST_PAUSE
 from tests.e2e import catalog
 from tests.e2e.feed import Object
 from tests.e2e.wire import Wire
 from tests.e2e.world import TenantUnderTest, World, condition, status, timeline
 
 ADMINISTRATOR = "e2e_administrator"
+OUTAGE_SECONDS = 16
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +45,7 @@ def administrator(platform: Environment) -> Iterator[str]:
 def operator_settings(wire: Wire, administrator: str) -> Mapping[str, str]:
     login = conninfo_to_dict(administrator)
     url = f"postgresql://{ADMINISTRATOR}:{login['password']}@127.0.0.1:{wire.port}/{login['dbname']}"
-    return {"DATABASE_URL": url, "STALLED_RETRY": "1s"}
+    return {"DATABASE_URL": url, "STALLED_RETRY": "1m"}
 
 
 @pytest.fixture(autouse=True)
@@ -72,10 +75,56 @@ def test_outage_heals(world: World, wire: Wire) -> None:
     assert len(tenant.databases()) == 1
 
 
-def test_outage_that_outlives_the_budget(world: World, wire: Wire) -> None:
+def test_all_of_many_tenants_outlive_an_outage_and_spare_the_server(world: World, wire: Wire) -> None:
+    """None fails though each may try only three times; hardly anybody knocks meanwhile; then all go on at once."""
+    wire.hang_up()
+    tenants = world.tenants([f"patient-{number}" for number in range(8)])
+    for tenant in tenants:
+        tenant.runs("allocate-storage")
+    time.sleep(OUTAGE_SECONDS)  # not a wait for something: so long it lasts
+    tried, mended = len(wire.turned_away), time.monotonic()
+    wire.mend()
+    for tenant in tenants:
+        now = tenant.settles("Active")
+        assert now["attempt"] == 1
+        assert all("nextTryAt" not in row for row in now["timeline"])
+    # At most one for each, when it began, and one that asks for all of them, at pauses of up to 2 s.
+    assert tried <= len(tenants) + OUTAGE_SECONDS / 2 + 6
+    assert min(each for each in wire.calls if each > mended) - mended < 2 * LONGEST_PAUSE
+    told = [event for tenant in tenants for event in tenant.told("tenant.provisioning.step_failed")]
+    assert len(told) <= len(tenants), "who was not let in has not tried"
+    assert any(
+        "PostgreSQL has been out of service since" in says(each) for tenant in tenants for each in tenant.versions
+    )
+
+
+def says(tenant: Object) -> str:
+    return str(condition(tenant, "Ready").get("message", ""))
+
+
+def test_a_release_goes_on_as_soon_as_the_server_is_back(world: World, wire: Wire) -> None:
+    """Its time is over and it says that it is stalled, but its next try is not a minute away."""
+    world.offer(catalog.plan("short", timeouts={"allocate-identity-store": "3s"}))
+    tenant = world.tenant("released-late", "short")
+    tenant.settles("Active")
+    wire.hang_up()
+    world.delete([tenant], wait=False)
+    version = tenant.wait(lambda each: condition(each, "Ready").get("reason") == "ReleaseFailed", "is stalled").tenant
+    (row,) = (row for row in timeline(version) if row["activity"] == "allocate-identity-store")
+    assert "PostgreSQL has been out of service since" in row["message"]
+    assert "nextTryAt" not in row
+    before = len(wire.turned_away)
+    wire.mend()
+    world.delete([tenant])
+    assert len(wire.turned_away) - before <= 1
+    tenant.holds_nothing()
+
+
+def test_outage_that_outlives_the_timeout(world: World, wire: Wire) -> None:
     """It fails; what may be held stays in the ledger until the release can be made sure of, and then it is Failed."""
     wire.cut()
-    tenant = world.tenant("unlucky", "small")
+    world.offer(catalog.plan("impatient", timeouts={"allocate-storage": "5s"}))
+    tenant = world.tenant("unlucky", "impatient")
 
     def is_stalled(version: Object) -> bool:
         return condition(version, "Ready").get("reason") == "ReleaseFailed"
@@ -89,7 +138,7 @@ def test_outage_that_outlives_the_budget(world: World, wire: Wire) -> None:
     wire.mend()
     now = tenant.settles("Failed")
     assert now["run"]["failedActivity"] == "allocate-storage"
-    assert "gave up after 3 tries" in now["run"]["error"]
+    assert "timed out after 5 s: PostgreSQL" in now["run"]["error"]
     assert now.get("allocations", []) == []
     tenant.holds_nothing()
 

@@ -4,7 +4,7 @@ import asyncio
 import re
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
@@ -49,8 +49,8 @@ class FakeStorage:
     `before` and `after` are awaited around every effect with its name (`connect`, `create_role`, `set_password`,
     `create_database`, `configure_database`, `grant_connect`, `create_schema`, `apply_migration`, `drop_role`,
     `drop_database`) and the name of what it concerns. What they raise goes through, so that an effect can
-    be prevented, or happen and still be reported as lost. `migration_fails` gives the message of a migration that
-    cannot be applied, or None.
+    be prevented, or happen and still be reported as lost. `permits` is entered around each operation, as with the real
+    one. `migration_fails` gives the message of a migration that cannot be applied, or None.
     """
 
     def __init__(self, endpoint: Endpoint | None = None) -> None:
@@ -58,6 +58,7 @@ class FakeStorage:
         self._databases: dict[str, FakeDatabase] = {}
         self._roles: dict[str, FakeRole] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self.permits: AbstractAsyncContextManager[None] = nullcontext()
         self.before: Hook = nothing_happens
         self.after: Hook = nothing_happens
         self.migration_fails: Callable[[Migration], str | None] = raise_statement
@@ -188,7 +189,7 @@ class FakeStorage:
     @asynccontextmanager
     async def _operation(self, database: str) -> AsyncIterator[None]:
         """Alone with the database, as the real one is by its advisory lock."""
-        async with self._locks[database]:
+        async with self.permits, self._locks[database]:
             await self._effect("connect", database, lambda: None)
             yield
 

@@ -11,7 +11,7 @@ from tenant_operator.provisioning.activity import Activity, Context
 from tenant_operator.provisioning.options import Options
 from tenant_operator.provisioning.plan import provisioning_plan
 from tenant_operator.saga.activity import Progress
-from tenant_operator.saga.errors import Rejected, Unavailable
+from tenant_operator.saga.errors import Outage, Rejected, Unavailable
 from tests.simulation.virtual_time import run
 from tests.simulation.world import MIGRATIONS, TENANT, Life, World, broken_promises
 
@@ -37,6 +37,8 @@ class Faulty(Activity):
                 raise Unavailable("the cable is out")
             case "lasting":
                 raise Unavailable("the cable is out")
+            case "outage":
+                raise Outage("nobody answers")
             case "permanent":
                 raise Rejected("the form is wrong")
             case "unforeseen":
@@ -51,7 +53,8 @@ class Faulty(Activity):
 
 
 CAUSES = {
-    "lasting": "the cable is out (gave up after",
+    "lasting": "the cable is out (",
+    "outage": "timed out after 30 s: nobody answers (",
     "permanent": "the form is wrong",
     "unforeseen": "unexpected KeyError",
     "hanging": "timed out after 30 s: waiting for the fax",

@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import timedelta
 
 import pytest
 
@@ -15,11 +15,13 @@ from tenant_operator.saga.errors import OwnershipConflict, Rejected, Unavailable
 from tenant_operator.saga.facts import ActivityStarted, CompensationStarted, Fact
 from tenant_operator.saga.model import RowState, Saga
 from tenant_operator.saga.session import Session
+from tenant_operator.saga.sight import Moment
 from tests.fakes.cluster import healthy, stuck
 from tests.simulation.virtual_time import run
 from tests.simulation.world import KEY, TENANT, World, broken_promises, survive
 
 HISTORIES = 2000
+ADVERSE_HISTORIES = 1000
 JOURNAL = ("write_status", "write_metadata")
 
 SETTLED = (
@@ -58,12 +60,23 @@ class Chaos:
                 return kind
 
 
-async def history(seed: int) -> World:
-    """One random history: a tenant is asked for, and then anything happens."""
+def wrong_clock(dice: random.Random) -> timedelta:
+    """By how much a clock is wrong: not at all, a little, or beyond all reason."""
+    return dice.choice((-1, 1)) * timedelta(seconds=dice.choice((0, 0, 0.5, 20, 45, 3600, 86400 * 400)))
+
+
+async def history(seed: int, *, adverse: bool = False) -> World:
+    """One random history: a tenant is asked for, and then anything happens. `adverse`: no life of the operator has a
+    right clock, each is set now and then, and servers go away for a while."""
     dice = random.Random(seed)
     world = World(Chaos(dice))
+    if adverse:
+        world.error = lambda: wrong_clock(dice)
     world.cluster.rollout = dice.choice((healthy, healthy, healthy, stuck()))
     world.store.apply(TENANT)
+    if adverse:
+        _set_clocks(world, dice)
+        _take_away(world, dice)
     meddling = asyncio.create_task(_meddle(world, dice))
     assert await survive(world, plan=None), f"seed {seed} does not come to rest"
     if not meddling.done():
@@ -72,6 +85,27 @@ async def history(seed: int) -> World:
         world.store.delete(KEY)
         assert await survive(world), f"seed {seed} does not come to rest after its deletion"
     return world
+
+
+def _set_clocks(world: World, dice: random.Random) -> None:
+    """The clock of whatever life there is then is set, now and then."""
+
+    def set_clock() -> None:
+        if world.life is not None:
+            world.life.clock.error = wrong_clock(dice)
+
+    for _ in range(dice.randrange(0, 4)):
+        asyncio.get_running_loop().call_later(dice.uniform(0.0, 60.0), set_clock)
+
+
+def _take_away(world: World, dice: random.Random) -> None:
+    """A server is away for a while, now and then."""
+    loop = asyncio.get_running_loop()
+    for server in ("database", "mail"):
+        if dice.random() < 0.5:
+            begin = dice.uniform(0.0, 5.0)
+            loop.call_later(begin, world.away.add, server)
+            loop.call_later(begin + dice.choice((0.1, 2.0, 16.0, 60.0)), world.away.discard, server)
 
 
 async def _meddle(world: World, dice: random.Random) -> None:
@@ -92,9 +126,9 @@ async def _meddle(world: World, dice: random.Random) -> None:
                 world.store.apply({**TENANT, "metadata": {**TENANT["metadata"], "labels": {"seen": "yes"}}})
 
 
-def check(seed: int) -> list[str]:
+def check(seed: int, *, adverse: bool = False) -> list[str]:
     """What a history leaves broken."""
-    world = run(history(seed))
+    world = run(history(seed, adverse=adverse))
     state = world.tenant.status.state if world.tenant else None
     return broken_promises(world) + ([] if state in SETTLED else [f"ended in {state}"])
 
@@ -104,6 +138,13 @@ def test_random_histories_keep_every_promise(batch: int) -> None:
     size = HISTORIES // 20
     for seed in range(batch * size, (batch + 1) * size):
         assert check(seed) == [], f"seed {seed}"
+
+
+@pytest.mark.parametrize("batch", range(20))
+def test_wrong_clocks_and_outages_break_no_promise(batch: int) -> None:
+    size = ADVERSE_HISTORIES // 20
+    for seed in range(batch * size, (batch + 1) * size):
+        assert check(seed, adverse=True) == [], f"seed {seed}"
 
 
 def _breaks(seeds: int = 300) -> bool:
@@ -136,13 +177,13 @@ def test_the_simulation_notices_if_only_completed_steps_are_compensated(monkeypa
 def test_the_simulation_notices_if_the_journal_is_written_after_the_effect(monkeypatch: pytest.MonkeyPatch) -> None:
     original = Session.commit
 
-    async def mutant(self: Session[Tenant], facts: Sequence[Fact], now: datetime) -> None:
+    async def mutant(self: Session[Tenant], facts: Sequence[Fact], now: Moment) -> None:
         intents = [fact for fact in facts if isinstance(fact, ActivityStarted | CompensationStarted)]
         outcomes = [fact for fact in facts if fact not in intents]
         if outcomes:
             await original(self, outcomes, now)
         # Only in memory: it is written together with what comes of it.
-        self.saga = decide.fold(self.saga, intents, self.steps, now, self._worker)
+        self.saga = decide.fold(self.saga, intents, self.steps, now.wall, self._worker)
 
     monkeypatch.setattr(Session, "commit", mutant)
     assert _breaks()

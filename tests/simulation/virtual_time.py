@@ -8,6 +8,9 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+_TICK = 1e-6
+"""Seconds that pass at least where one waits: less could be lost in rounding, and nothing would ever be later."""
+
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -25,7 +28,8 @@ class _JumpingSelector(selectors.SelectSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
             raise Deadlock
-        self.passed += max(timeout, 0.0)
+        if timeout > 0:
+            self.passed += max(timeout, _TICK)
         return super().select(0)
 
 
@@ -41,10 +45,17 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
 
 class VirtualClock:
-    """`ports.Clock` on the time of the running loop."""
+    """`ports.Clock` on the time of the running loop. Its wall clock is wrong by `error`, which a test may change at any
+    time; the monotonic one is never wrong."""
+
+    def __init__(self, error: timedelta = timedelta(0)) -> None:
+        self.error = error
 
     def now(self) -> datetime:
-        return EPOCH + timedelta(seconds=asyncio.get_running_loop().time())
+        return EPOCH + timedelta(seconds=asyncio.get_running_loop().time()) + self.error
+
+    def elapsed(self) -> float:
+        return asyncio.get_running_loop().time()
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:

@@ -31,6 +31,9 @@ class HandClock:
     def now(self) -> datetime:
         return self.moment
 
+    def elapsed(self) -> float:
+        return self.moment.timestamp()
+
 
 @dataclass
 class FixedCatalog:

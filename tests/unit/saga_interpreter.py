@@ -10,8 +10,18 @@ from hypothesis import strategies as st
 from tenant_operator.api.names import ActivityName, PhaseName
 from tenant_operator.api.states import RunReason
 from tenant_operator.saga.activity import RetryPolicy, Step
-from tenant_operator.saga.decide import Act, Rest, Undo, Wait, after_failure, compensation_failed, settle
-from tenant_operator.saga.errors import Rejected, Unavailable
+from tenant_operator.saga.decide import (
+    Act,
+    Decision,
+    Rest,
+    Undo,
+    Wait,
+    after_failure,
+    compensation_failed,
+    decide,
+    settle,
+)
+from tenant_operator.saga.errors import Outage, Rejected, Unavailable
 from tenant_operator.saga.evolve import Worker, evolve
 from tenant_operator.saga.facts import (
     ActivityCompleted,
@@ -25,6 +35,7 @@ from tenant_operator.saga.facts import (
     RunTakenOver,
 )
 from tenant_operator.saga.model import Direction, Kind, Outcome, Reservation, RowState, Saga
+from tenant_operator.saga.sight import Moment, Sight, look
 
 START = datetime(2026, 11, 21, 6, 0, tzinfo=UTC)
 A_WORKER = Worker("worker-1", 1, START)
@@ -96,6 +107,11 @@ def plans(draw: st.DrawFn, whole: bool = False) -> Mapping[str, Step]:
     }
 
 
+def at(seconds: float) -> datetime:
+    """The wall time of a moment of the interpreter's monotonic clock."""
+    return START + timedelta(seconds=seconds, microseconds=1)
+
+
 @dataclass(frozen=True)
 class Happened:
     """One fact, with the saga on both sides of it."""
@@ -120,6 +136,23 @@ class Interpreter:
     log: list[Happened] = field(default_factory=list)
     journalled: Callable[[Saga, list[Fact], datetime], None] = lambda saga, facts, now: None
     turns: int = 0
+    sight: Sight | None = None
+    error: timedelta = timedelta(0)
+    """By how much the wall clock is wrong."""
+
+    @property
+    def moment(self) -> Moment:
+        """Now, by both clocks."""
+        return Moment(self.now + self.error, (self.now - START).total_seconds())
+
+    def look(self) -> Sight:
+        """What the worker sees of the run now."""
+        self.sight = look(self.saga, self.steps, self.sight, self.moment, self.worker)
+        return self.sight
+
+    def decision(self) -> Decision:
+        """What is next."""
+        return decide(self.saga, self.steps, self.look(), self.worker)
 
     def happen(self, *facts: Fact) -> None:
         """Journal the facts, and what follows from them, in one entry."""
@@ -127,7 +160,7 @@ class Interpreter:
         before = self.saga
         for fact in facts:
             self._evolve(fact)
-        _, followed, _ = settle(self.saga, self.steps, self.now, self.worker)
+        _, followed, _ = settle(self.saga, self.steps, self.look(), self.moment, self.worker)
         for fact in followed:
             self._evolve(fact)
         if entry + followed:
@@ -135,9 +168,11 @@ class Interpreter:
             self.journalled(before, entry + followed, self.now)
 
     def _evolve(self, fact: Fact) -> None:
-        after = evolve(self.saga, fact, self.now, self.worker, self.steps)
-        self.log.append(Happened(fact, self.saga, after, self.now, self.worker))
+        wall = self.moment.wall
+        after = evolve(self.saga, fact, wall, self.worker, self.steps)
+        self.log.append(Happened(fact, self.saga, after, wall, self.worker))
         self.saga = after
+        self.look()
 
     def start(self, kind: Kind = Kind.PROVISION, reason: str = RunReason.CREATED) -> None:
         """A run begins."""
@@ -152,8 +187,15 @@ class Interpreter:
     def crash(self) -> None:
         """Another worker goes on, some time later."""
         self.now += timedelta(seconds=self.random.uniform(0.1, 100))
-        self.worker = Worker(f"worker-{self.worker.fence + 1}", self.worker.fence + 1, self.now)
+        self.succeeded()
         self.happen()
+
+    def succeeded(self) -> None:
+        """Another worker, which came to life just now and has seen nothing yet, looks at the saga."""
+        fence = self.worker.fence + 1
+        self.worker = Worker(f"worker-{fence}", fence, self.moment.wall)
+        self.sight = None
+        self.look()
 
     def run(self, max_turns: int = 1500) -> None:
         """Until there is nothing left to do."""
@@ -165,7 +207,7 @@ class Interpreter:
         """One decision and one outcome. False: at rest."""
         wild = self.turns < 400 and self.random.randrange(100) < self.eventful
         self.now += timedelta(seconds=self.random.uniform(0.01, 1.5))
-        _, followed, decision = settle(self.saga, self.steps, self.now, self.worker)
+        _, followed, decision = settle(self.saga, self.steps, self.look(), self.moment, self.worker)
         if followed:
             self.happen()
             return True
@@ -176,26 +218,28 @@ class Interpreter:
             case Rest():
                 return False
             case Wait(until):
-                assert until > self.now, "a wait must end later than now"
-                self.now = until
+                assert until > self.moment.elapsed, "a wait must end later than now"
+                self._sleep(at(until))
             case Act(activity, deadline):
-                assert deadline > self.now
+                assert deadline > self.moment.elapsed
                 self._act(activity, deadline, wild)
             case Undo(activity, deadline):
                 self._undo(activity, deadline, wild)
         return True
 
-    def _act(self, activity: str, deadline: datetime, wild: bool) -> None:
+    def _act(self, activity: str, deadline: float, wild: bool) -> None:
         if not wild:
             self.happen(ActivityCompleted(activity, f"{activity} is done"))
             return
         match self.random.randrange(8):
             case 0:
                 self.happen(self._failure(activity, Rejected(f"{activity} is refused")))
-            case 1 | 2 | 3:
+            case 1 | 2:
                 self.happen(self._failure(activity, Unavailable(f"{activity} met a busy server")))
+            case 3:
+                self.happen(self._failure(activity, Outage(f"{activity} met nobody")))
             case 4:
-                self.now = deadline
+                self._sleep(at(deadline))
                 self.happen()
             case 5:
                 self.happen(Pulsed(activity, "still at it", self.random.randrange(101)))
@@ -204,25 +248,41 @@ class Interpreter:
             case _:
                 self.reverse()
 
-    def _undo(self, activity: str, deadline: datetime, wild: bool) -> None:
+    def _undo(self, activity: str, deadline: float, wild: bool) -> None:
         row, how = self.saga.row(activity), self.steps[activity]
         if not wild:
             self.happen(CompensationCompleted(activity, f"{activity} is undone"))
             return
-        match self.random.randrange(4):
+        match self.random.randrange(5):
+            case 4:
+                self.happen(self._failure(activity, Outage(f"{activity} met nobody")))
             case 0:
                 self.happen(self._failure(activity, Rejected(f"{activity} cannot be undone")))
             case 1:
                 self.happen(self._failure(activity, Unavailable(f"{activity} met a busy server")))
             case 2:
-                self.now = max(self.now, deadline)
-                jitter = self.random.random()
-                self.happen(compensation_failed(row, how, "still waiting", self.now, for_good=True, jitter=jitter))
+                self._sleep(max(self.now, at(deadline)))
+                jitter, cause = self.random.random(), "still waiting"
+                failed = compensation_failed(row, how, cause, self.moment, outage=False, for_good=True, jitter=jitter)
+                self.happen(failed)
             case _:
                 self.happen(Pulsed(activity, "still undoing"))
 
     def _failure(self, activity: str, error: Exception) -> Fact:
-        return after_failure(self.saga, self.steps[activity], error, self.now, self.random.random())
+        return self.failure(activity, error, self.random.random())
+
+    def failure(self, activity: str, error: Exception, jitter: float = 0.0) -> Fact:
+        """What a failed try of the activity in hand amounts to."""
+        return after_failure(self.saga, self.steps[activity], error, self.look(), self.moment, jitter)
+
+    def sleep(self, seconds: float) -> None:
+        """Time passes, and the run is looked at meanwhile as a waiting one is."""
+        self._sleep(self.now + timedelta(seconds=seconds))
+
+    def _sleep(self, until: datetime) -> None:
+        while self.now < until:
+            self.now = min(self.now + timedelta(seconds=10), until)
+            self.look()
 
     def lives(self, runs: int) -> None:
         """Several runs, one after the other, as a tenant might see them: attempts, releases, resets."""

@@ -13,7 +13,7 @@ from tenant_operator.provisioning.lifecycle import demand, take_request
 from tenant_operator.provisioning.standing import Standing, Trouble, standing_of
 from tenant_operator.provisioning.status import project
 from tenant_operator.saga.activity import RetryPolicy
-from tenant_operator.saga.decide import after_failure, fold
+from tenant_operator.saga.decide import fold
 from tenant_operator.saga.errors import Rejected, Unavailable
 from tenant_operator.saga.facts import ActivityCompleted, ActivityFailed, Fact, Pulsed, RunStarted
 from tenant_operator.saga.model import RowState, Saga
@@ -94,7 +94,7 @@ class _Life:
     def looked_at(self) -> "_Life":
         """The operator grants what the record asks for."""
         life = self._interpreter
-        facts = demand(self.record, life.saga, life.worker, life.now, new_id)
+        facts = demand(self.record, life.saga, new_id, held=True)
         if facts:
             life.happen(*facts)
         else:
@@ -155,7 +155,7 @@ class _Life:
     def fails(self, activity: ActivityName, error: Exception) -> "_Life":
         """A try of the activity, or of undoing it, fails."""
         life = self._interpreter
-        life.happen(after_failure(life.saga, life.steps[activity], error, life.now, 0.0))
+        life.happen(life.failure(activity, error))
         return self
 
     def skips(self, activity: ActivityName) -> "_Life":
@@ -170,7 +170,7 @@ class _Life:
 
     def times_out(self) -> "_Life":
         """The running activity takes too long."""
-        self._interpreter.now += timedelta(minutes=11)
+        self._interpreter.sleep(660)
         self._interpreter.happen()
         return self
 
@@ -187,7 +187,7 @@ class _Life:
         life.worker = replace(life.worker, id="worker-2", fence=2, started_at=life.now)
         asked = take_request(tenant(self.record.status, action=Action.RESET), new_id(), life.now)
         assert asked is not None
-        facts = demand(asked, life.saga, life.worker, life.now, new_id)
+        facts = demand(asked, life.saga, new_id, held=False)
         life.saga = fold(life.saga, facts, life.steps, life.now, life.worker)
         self._tell(Standing())
         return self

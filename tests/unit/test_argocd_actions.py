@@ -16,10 +16,9 @@ from tenant_operator.provisioning.journal import decode
 from tenant_operator.provisioning.lifecycle import demand, take_request
 from tenant_operator.provisioning.standing import Standing
 from tenant_operator.provisioning.status import project
-from tenant_operator.saga.decide import last_sign_of_life
-from tenant_operator.saga.evolve import Worker
 from tenant_operator.saga.facts import Fact, RequestTaken, RunStarted
 from tenant_operator.saga.model import Saga
+from tenant_operator.saga.sight import last_sign_of_life, seems_held
 from tests.unit.argocd import ACTIONS, DISCOVERY
 from tests.unit.lua import Sandbox
 from tests.unit.saga_interpreter import START, Interpreter, interpreters
@@ -72,8 +71,6 @@ BY_STATE = {
 STATES = tenant_states()
 SANDBOXES = {name: Sandbox(script) for name, script in ACTIONS.items()}
 INTENT = {"suspend": "Suspended", "resume": "Active", "recreate": "Active", "decommission": "Decommissioned"}
-ANYONE = Worker("anyone", 99, datetime.min.replace(tzinfo=UTC))
-"""Some replica, which has been there since before the run."""
 
 
 def is_deleting(state: Object) -> bool:
@@ -135,7 +132,8 @@ def _granted(new: Tenant, now: datetime) -> bool:
 
 
 def _facts(tenant: Tenant, now: datetime) -> list[Fact]:
-    return demand(tenant, decode(tenant.status), ANYONE, now, new_id)
+    saga = decode(tenant.status)
+    return demand(tenant, saga, new_id, held=seems_held(saga.run, now))
 
 
 def allowed(state: Object, now: datetime) -> list[str]:

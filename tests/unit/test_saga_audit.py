@@ -14,7 +14,6 @@ from tenant_operator.provisioning.audit import audit_events
 from tenant_operator.provisioning.lifecycle import demand, take_request
 from tenant_operator.provisioning.notices import notices
 from tenant_operator.saga.activity import RetryPolicy
-from tenant_operator.saga.decide import after_failure
 from tenant_operator.saga.errors import Rejected
 from tenant_operator.saga.facts import (
     ActivityCompleted,
@@ -140,7 +139,7 @@ def test_a_stalled_release_is_told_once() -> None:
     life.start(Kind.RELEASE, RunReason.DECOMMISSIONED)
     for _ in range(5):
         step = life.steps[ActivityName.MARK_ACTIVE]
-        life.happen(after_failure(life.saga, step, Rejected("forbidden"), life.now, 0.0))
+        life.happen(life.failure(step.activity, Rejected("forbidden")))
     assert len(feed.told("tenant.deprovisioning.failed")) == 1
     assert feed.reasons.count("ReleaseStalled") == 1
 
@@ -166,7 +165,7 @@ def test_who_asked_for_a_reset_is_who_is_named_for_it() -> None:
             )
         }
     )
-    life.happen(*demand(asked, life.saga, life.worker, life.now, new_id))
+    life.happen(*demand(asked, life.saga, new_id, held=True))
     (event,) = [each for each in feed.events if each.type == "tenant.provisioning.reset"]
     assert event.actor_id == "carol"
 

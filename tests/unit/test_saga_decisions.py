@@ -10,21 +10,9 @@ from hypothesis import strategies as st
 from tenant_operator.api.names import ActivityName
 from tenant_operator.api.states import RunReason
 from tenant_operator.saga.activity import RetryPolicy
-from tenant_operator.saga.decide import (
-    SILENCE,
-    Act,
-    Record,
-    Rest,
-    Undo,
-    Wait,
-    after_failure,
-    deadline,
-    decide,
-    is_stalled,
-    settle,
-)
-from tenant_operator.saga.errors import Rejected, Unavailable
-from tenant_operator.saga.evolve import KEPT_ATTEMPTS, KEPT_ERRORS, MESSAGE_LIMIT, Worker
+from tenant_operator.saga.decide import Act, Record, Rest, Undo, Wait, is_stalled, settle
+from tenant_operator.saga.errors import Outage, Rejected, Unavailable
+from tenant_operator.saga.evolve import KEPT_ATTEMPTS, KEPT_ERRORS, MESSAGE_LIMIT
 from tenant_operator.saga.facts import (
     ActivityCompleted,
     ActivityFailed,
@@ -35,7 +23,6 @@ from tenant_operator.saga.facts import (
     HistoryReset,
     Pulsed,
     RunFinished,
-    RunTakenOver,
     TryFailed,
 )
 from tenant_operator.saga.model import Direction, EntryState, Kind, Outcome, RowState
@@ -45,6 +32,7 @@ from tests.unit.saga_interpreter import (
     UNFINISHED,
     Interpreter,
     all_steps,
+    at,
     finished_runs,
     interpreters,
     seeded,
@@ -62,7 +50,8 @@ def test_a_run_comes_to_an_end_and_stays_there(life: Interpreter) -> None:
     assert life.saga.run is not None
     assert life.saga.run.finished
     assert life.saga.run.heartbeat is None
-    assert isinstance(decide(life.saga, life.steps, life.now + timedelta(days=400), life.worker), Rest)
+    life.now += timedelta(days=400)
+    assert isinstance(life.decision(), Rest)
 
 
 @some
@@ -153,9 +142,9 @@ def test_a_release_undoes_a_completed_run_last_first(life: Interpreter) -> None:
 def test_settling_is_final_and_bounded(life: Interpreter) -> None:
     life.start()
     for _ in range(60):
-        saga, facts, decision = settle(life.saga, life.steps, life.now, life.worker)
+        saga, facts, decision = settle(life.saga, life.steps, life.look(), life.moment, life.worker)
         assert len(facts) <= len(life.steps) + 3
-        again, more, same = settle(saga, life.steps, life.now, life.worker)
+        again, more, same = settle(saga, life.steps, life.look(), life.moment, life.worker)
         assert (again, more, same) == (saga, [], decision)
         assert not isinstance(decision, Record)
         if not life.turn():
@@ -192,36 +181,17 @@ def test_a_message_is_cut_to_what_the_journal_keeps() -> None:
 
 @some
 @given(finished_runs())
-def test_a_takeover_gives_the_running_activity_its_whole_time_again(life: Interpreter) -> None:
-    changes = taken_over(life.log)
-    for each in changes:
+def test_a_takeover_gives_the_running_activity_its_whole_time_again_a_few_times(life: Interpreter) -> None:
+    for each in taken_over(life.log):
         run = each.after.run
         assert run is not None
         assert (run.worker, run.fence, run.resumed_at) == (each.worker.id, each.worker.fence, each.now)
-        for row in each.after.timeline:
-            if row.state in UNFINISHED:
-                assert deadline(each.after, life.steps[row.activity]) == each.now + life.steps[row.activity].timeout
-
-
-def test_a_worker_waits_for_a_living_one_and_takes_over_from_a_silent_one() -> None:
-    life = Interpreter(all_steps(), seeded())
-    life.start()
-    other = Worker("other", 2, START - timedelta(hours=1))
-    assert decide(life.saga, life.steps, START + SILENCE - timedelta(seconds=1), other) == Wait(START + SILENCE)
-    assert decide(life.saga, life.steps, START + SILENCE, other) == Record(RunTakenOver())
-    newborn = Worker("newborn", 2, START + timedelta(seconds=1))
-    assert decide(life.saga, life.steps, START + timedelta(seconds=1), newborn) == Record(RunTakenOver())
-
-
-def test_time_without_a_worker_does_not_count() -> None:
-    life = Interpreter(all_steps(timeout=timedelta(seconds=30)), seeded())
-    life.start()
-    life.now += timedelta(hours=3)
-    life.worker = Worker("other", 2, life.now)
-    life.happen()
-    assert decide(life.saga, life.steps, life.now, life.worker) == Act(
-        ActivityName.VALIDATE_REQUEST, life.now + timedelta(seconds=30)
-    )
+        row, before = each.after.in_hand, each.before.in_hand
+        if row is None or before is None:
+            continue
+        assert row.takeovers == before.takeovers + 1
+        fresh = row.takeovers <= life.steps[row.activity].max_takeovers
+        assert row.resumed_at == (each.now if fresh else before.resumed_at)
 
 
 @given(seconds, seconds, st.integers(1, 60), st.floats(0, 1, exclude_max=True))
@@ -246,7 +216,7 @@ def test_an_error_that_heals_is_tried_again_within_the_budget() -> None:
     first = life.steps[ActivityName.VALIDATE_REQUEST]
     seen = []
     while life.saga.row(first.activity).state is RowState.RUNNING:
-        fact = after_failure(life.saga, first, Unavailable("busy"), life.now, 0.0)
+        fact = life.failure(first.activity, Unavailable("busy"))
         seen.append(type(fact))
         life.happen(fact)
     assert seen == [TryFailed, TryFailed, ActivityFailed]
@@ -254,24 +224,83 @@ def test_an_error_that_heals_is_tried_again_within_the_budget() -> None:
     assert life.saga.run.error == "busy (gave up after 3 tries)"
 
 
+def test_an_outage_is_sat_out_until_the_timeout_however_many_tries_that_takes() -> None:
+    retry = RetryPolicy(max_tries=1, initial=timedelta(seconds=1), maximum=timedelta(seconds=4))
+    life = running(retry=retry, timeout=timedelta(seconds=60))
+    first = ActivityName.VALIDATE_REQUEST
+    pauses = []
+    while life.saga.row(first).state is RowState.RUNNING:
+        fact = life.failure(first, Outage("PostgreSQL: connection refused"), 0.99)
+        life.happen(fact)
+        if isinstance(fact, TryFailed):
+            pauses.append(round((fact.next_try_at - life.now).total_seconds()))
+            life.sleep((fact.next_try_at - life.now).total_seconds())
+    assert pauses[:4] == [1, 2, 4, 4], "growing pauses"
+    assert len(pauses) > 10
+    assert (life.now - START).total_seconds() == pytest.approx(58, abs=0.1), (
+        "the last try is shortly before the deadline"
+    )
+    assert life.saga.run is not None
+    assert life.saga.run.error == f"timed out after 60 s: PostgreSQL: connection refused ({len(pauses) + 1} tries)"
+
+
+@given(st.lists(st.booleans(), max_size=12), st.integers(1, 4))
+def test_outages_use_up_nothing_of_the_budget_for_the_sagas_own_errors(outages: list[bool], budget: int) -> None:
+    life = running(retry=RetryPolicy(max_tries=budget), timeout=timedelta(days=1))
+    first = ActivityName.VALIDATE_REQUEST
+    own = 0
+    for outage in outages:
+        life.happen(life.failure(first, Outage("away") if outage else Unavailable("busy")))
+        own += not outage
+        row = life.saga.row(first)
+        assert (row.state is RowState.RUNNING) == (own < budget)
+        if row.state is not RowState.RUNNING:
+            return
+        assert (row.tries, row.spent) == (row.outages + own, own)
+
+
+def test_an_outage_uses_up_nothing_of_the_budget_of_a_compensation_and_is_no_reason_to_slow_down() -> None:
+    life = undoing()
+    first = life.steps[ActivityName.VALIDATE_REQUEST]
+    for number in range(8):
+        fact = life.failure(first.activity, Outage("away"))
+        assert isinstance(fact, CompensationTryFailed)
+        assert (fact.stalled, fact.tries, fact.outages) == (False, number + 1, number + 1)
+        life.happen(fact)
+    life.sleep(first.timeout.total_seconds())
+    fact = life.failure(first.activity, Outage("away"))
+    assert isinstance(fact, CompensationTryFailed)
+    assert fact.stalled, "told when its time is over"
+    assert fact.next_try_at is not None
+    assert fact.next_try_at - life.now < first.retry.stalled_every
+
+
 def test_an_error_that_cannot_heal_is_not_tried_again() -> None:
     life = running()
     first = life.steps[ActivityName.VALIDATE_REQUEST]
-    fact = after_failure(life.saga, first, Rejected("no"), life.now, 0.0)
+    fact = life.failure(first.activity, Rejected("no"))
     assert fact == ActivityFailed(first.activity, "no", best_effort=False)
 
 
-def test_no_try_is_promised_beyond_the_deadline() -> None:
+def test_a_pause_that_would_pass_the_deadline_ends_before_it_with_a_last_try() -> None:
     life = running(timeout=timedelta(seconds=10), retry=RetryPolicy(max_tries=9, initial=timedelta(seconds=20)))
     first = life.steps[ActivityName.VALIDATE_REQUEST]
-    assert isinstance(after_failure(life.saga, first, Unavailable("busy"), life.now, 0.0), ActivityFailed)
+    fact = life.failure(first.activity, Unavailable("busy"))
+    assert isinstance(fact, TryFailed)
+    assert fact.next_try_at == START + timedelta(seconds=9)
+    life.happen(fact)
+    life.sleep(9)
+    assert isinstance(life.decision(), Act)
+    assert life.failure(first.activity, Unavailable("busy")) == ActivityFailed(
+        first.activity, "timed out after 10 s: busy (2 tries)", best_effort=False
+    )
 
 
 def test_what_an_unexpected_error_says_of_a_password_stays_out_of_the_journal() -> None:
     life = running()
     first = life.steps[ActivityName.VALIDATE_REQUEST]
     leaky = RuntimeError("connection to postgresql://tenant_a:s3cr3t@db:5432/a failed")
-    fact = after_failure(life.saga, first, leaky, life.now, 0.0)
+    fact = life.failure(first.activity, leaky)
     assert isinstance(fact, TryFailed)
     assert "RuntimeError" in fact.error
     assert "s3cr3t" not in fact.error
@@ -289,17 +318,23 @@ def test_a_compensation_whose_budget_is_spent_is_stalled_and_goes_on_slowly() ->
     first = life.steps[ActivityName.VALIDATE_REQUEST]
     facts = []
     for _ in range(4):
-        fact = after_failure(life.saga, first, Unavailable("busy"), life.now, 0.5)
+        fact = life.failure(first.activity, Unavailable("busy"), 0.5)
         assert isinstance(fact, CompensationTryFailed)
         facts.append(fact)
         life.happen(fact)
         assert (is_stalled(life.saga, life.steps) is not None) == fact.stalled
-        assert decide(life.saga, life.steps, life.now, life.worker) == Wait(fact.next_try_at)
-        life.now = fact.next_try_at
-        assert isinstance(decide(life.saga, life.steps, life.now, life.worker), Undo)
+        assert fact.next_try_at is not None
+        decision = life.decision()
+        assert isinstance(decision, Wait)
+        assert at(decision.until) - fact.next_try_at < timedelta(milliseconds=1)
+        life.sleep(decision.until - life.moment.elapsed + 0.001)
+        assert isinstance(life.decision(), Undo)
     assert [fact.stalled for fact in facts] == [False, True, True, True]
     assert [fact.repeated for fact in facts] == [False, False, True, True]
-    assert facts[2].next_try_at - facts[1].next_try_at == first.retry.stalled_every
+    second, third = facts[1].next_try_at, facts[2].next_try_at
+    assert second is not None
+    assert third is not None
+    assert abs(third - second - first.retry.stalled_every) < timedelta(seconds=1)
 
 
 def test_a_stalled_compensation_forgets_nothing() -> None:
@@ -309,7 +344,7 @@ def test_a_stalled_compensation_forgets_nothing() -> None:
         life.turn()
     life.reverse()
     namespace = life.steps[ActivityName.ALLOCATE_NAMESPACE]
-    life.happen(after_failure(life.saga, namespace, Rejected("forbidden"), life.now, 0.0))
+    life.happen(life.failure(namespace.activity, Rejected("forbidden")))
     assert [entry.state for entry in life.saga.ledger] == [EntryState.RELEASE_FAILED]
     assert life.saga.run is not None
     assert not life.saga.run.finished
@@ -321,7 +356,7 @@ def test_a_best_effort_step_that_fails_does_not_turn_the_run() -> None:
     last = ActivityName.SEND_WELCOME_EMAILS
     while life.saga.row(last).state is not RowState.RUNNING:
         life.turn()
-    life.happen(after_failure(life.saga, life.steps[last], Rejected("no such mailbox"), life.now, 0.0))
+    life.happen(life.failure(last, Rejected("no such mailbox")))
     assert life.saga.run is not None
     assert life.saga.run.outcome is Outcome.COMPLETED
     assert life.saga.row(last).state is RowState.FAILED
@@ -332,7 +367,7 @@ def test_a_timeout_names_its_last_cause() -> None:
     life = running(timeout=timedelta(seconds=30))
     first = ActivityName.VALIDATE_REQUEST
     life.happen(Pulsed(first, "pod auth-0: CrashLoopBackOff"))
-    life.now += timedelta(seconds=30)
+    life.sleep(30)
     life.happen()
     assert life.saga.errors[-1].message == "timed out after 30 s: pod auth-0: CrashLoopBackOff"
 
@@ -340,10 +375,10 @@ def test_a_timeout_names_its_last_cause() -> None:
 def test_a_timeout_names_its_last_cause_even_if_a_try_failed_before() -> None:
     life = running(timeout=timedelta(minutes=10))
     first = ActivityName.VALIDATE_REQUEST
-    life.happen(after_failure(life.saga, life.steps[first], Unavailable("API server is busy"), life.now, 0.0))
-    life.now += timedelta(minutes=5)  # long past the pause: the second try runs, and waits for something else
+    life.happen(life.failure(first, Unavailable("API server is busy")))
+    life.sleep(300)  # long past the pause: the second try runs, and waits for something else
     life.happen(Pulsed(first, "pod auth-0: CrashLoopBackOff"))
-    life.now += timedelta(minutes=5)
+    life.sleep(300)
     life.happen()
     assert "CrashLoopBackOff" in life.saga.errors[-1].message
 

@@ -85,8 +85,8 @@ def test_the_journal_tells_the_state(life: str) -> None:
         assert state_of(living(life), suspended=True) is TenantState.SUSPENDED
 
 
-def asked(record: Tenant, saga: Saga, worker: Worker = A_WORKER) -> list[Fact]:
-    return demand(record, saga, worker, START + timedelta(minutes=5), new_id)
+def asked(record: Tenant, saga: Saga) -> list[Fact]:
+    return demand(record, saga, new_id, held=True)
 
 
 def after(saga: Saga, facts: list[Fact], worker: Worker = A_WORKER) -> Saga:
@@ -192,12 +192,11 @@ def test_a_reset_keeps_the_ledger_and_the_count_of_attempts() -> None:
 
 def test_a_reset_is_refused_while_a_worker_lives_and_granted_when_none_does() -> None:
     saga, record = living("provisioning"), with_request("reset")
-    stranger = Worker("stranger", 2, START - timedelta(hours=1))
-    soon = demand(record, saga, stranger, START + timedelta(seconds=5), new_id)
+    soon = demand(record, saga, new_id, held=True)
     assert [type(fact) for fact in soon] == [RequestTaken]
     assert isinstance(soon[0], RequestTaken)
     assert "cancel it first" in soon[0].request.message
-    late = demand(record, saga, stranger, START + timedelta(minutes=5), new_id)
+    late = demand(record, saga, new_id, held=False)
     assert [type(fact) for fact in late] == [HistoryReset, RequestTaken]
 
 
@@ -299,6 +298,6 @@ def test_demand_is_empty_once_granted_in_every_state_of_a_life(
     record = tenant(desired=desired, deleted=START if deleted else None)
     life.lives(2)
     for each in life.log:
-        facts = demand(record, each.after, each.worker, each.now, new_id)
+        facts = demand(record, each.after, new_id, held=True)
         saga = fold(each.after, facts, life.steps, each.now, each.worker)
-        assert demand(record, saga, each.worker, each.now, new_id) == []
+        assert demand(record, saga, new_id, held=True) == []

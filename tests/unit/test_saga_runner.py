@@ -68,7 +68,10 @@ class MemoryHost:
         self.worker = Worker("worker-1", 1, self.clock.now())
 
     def runner(self, worker: Worker | None = None) -> Runner[Record]:
-        return Runner(self, worker or self.worker, self.clock.now, jitter=seeded(1))
+        return Runner(self, worker or self.worker, self.clock, jitter=seeded(1))
+
+    def key(self, record: Record) -> str:
+        return "the one"
 
     def saga(self, record: Record) -> Saga:
         return record.saga
@@ -76,7 +79,7 @@ class MemoryHost:
     def steps(self, record: Record) -> Mapping[str, Step]:
         return self.plan
 
-    def demand(self, record: Record, saga: Saga, now: datetime) -> Sequence[Fact]:
+    def demand(self, record: Record, saga: Saga, *, held: bool) -> Sequence[Fact]:
         if saga.run is None:
             return [RunStarted("run-1", Kind.PROVISION, "Created", None)]
         if record.stop and not saga.run.finished and saga.run.direction is Direction.FORWARD:
@@ -127,7 +130,7 @@ async def rest(host: MemoryHost, attention: asyncio.Event | None = None, until: 
         _, again = await runner.advance(host.stored, attention)
         if again is None:
             return
-        pause = (again - host.clock.now()).total_seconds()
+        pause = again - host.clock.elapsed()
         await asyncio.sleep(max(pause, 0.0))
 
 
@@ -183,7 +186,7 @@ def test_a_journal_that_moved_is_not_written_to() -> None:
         host.faults = [None, taken_over]
         _, again = await host.runner().advance(host.stored, asyncio.Event())
         assert again is not None
-        assert again - host.clock.now() == timedelta(seconds=30), "the other worker lives: nothing to do but wait"
+        assert again - host.clock.elapsed() == 30, "the other worker lives: nothing to do but wait"
 
     host = lives(tell)
     assert len(host.journal) == 1
@@ -427,7 +430,7 @@ def test_waiting_holds_no_task_and_ends_with_the_last_cause() -> None:
         before = len(asyncio.all_tasks())
         _, again = await host.runner().advance(host.stored, asyncio.Event())
         assert again is not None
-        assert again <= host.clock.now() + timedelta(seconds=5)
+        assert again <= host.clock.elapsed() + 5
         assert len(asyncio.all_tasks()) == before
         await rest(host)
 

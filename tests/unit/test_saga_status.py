@@ -17,7 +17,7 @@ from tenant_operator.provisioning.lifecycle import demand, take_request
 from tenant_operator.provisioning.standing import Standing, Trouble, standing_of
 from tenant_operator.provisioning.status import project
 from tenant_operator.saga.activity import RetryPolicy
-from tenant_operator.saga.decide import after_failure, fold
+from tenant_operator.saga.decide import fold
 from tenant_operator.saga.errors import Rejected, Unavailable
 from tenant_operator.saga.facts import ActivityFailed, Fact, HistoryReset, Pulsed, RunStarted
 from tenant_operator.saga.model import Kind, RowState, Saga
@@ -148,7 +148,7 @@ def test_the_cause_of_waiting_is_shown_even_after_a_failed_try() -> None:
     life.start()
     to(life, ActivityName.WAIT_READY)
     step = life.steps[ActivityName.WAIT_READY]
-    life.happen(after_failure(life.saga, step, Unavailable("API server is busy"), life.now, 0.0))
+    life.happen(life.failure(step.activity, Unavailable("API server is busy")))
     assert "API server is busy" in mirror.ready()
     life.now += timedelta(minutes=2)
     life.happen(Pulsed(ActivityName.WAIT_READY, "pod auth-0: CrashLoopBackOff"))
@@ -172,7 +172,7 @@ def test_a_stalled_release_says_why_and_what_is_held() -> None:
     to(life, ActivityName.ALLOCATE_STORAGE)
     life.reverse()
     step = life.steps[ActivityName.ALLOCATE_STORAGE]
-    life.happen(after_failure(life.saga, step, Rejected("database is in use"), life.now, 0.0))
+    life.happen(life.failure(step.activity, Rejected("database is in use")))
     stalled = find_condition(mirror.status.conditions, ConditionType.STALLED)
     assert stalled is not None
     assert "database is in use" in stalled.message
@@ -196,7 +196,7 @@ def test_no_request_makes_a_status_that_the_api_server_refuses(action: str, who:
     taken = take_request(record, new_id(), START)
     assert taken is not None
     life = Interpreter(all_steps(), seeded())
-    facts = demand(taken, life.saga, life.worker, START, new_id)
+    facts = demand(taken, life.saga, new_id, held=True)
     saga = fold(life.saga, facts, life.steps, START, life.worker)
     status = project(taken, NAMES, saga, life.steps, [], START, standing=Standing())
     assert list(faults(status.to_wire(), status_schema())) == []
@@ -206,7 +206,7 @@ def test_no_request_makes_a_status_that_the_api_server_refuses(action: str, who:
 def test_no_creator_makes_a_status_that_the_api_server_refuses(who: str) -> None:
     record = asked_by(who)
     life = Interpreter(all_steps(), seeded())
-    facts = demand(record, life.saga, life.worker, START, new_id)
+    facts = demand(record, life.saga, new_id, held=True)
     assert [type(fact) for fact in facts] == [RunStarted]
     saga = fold(life.saga, facts, life.steps, START, life.worker)
     status = project(record, NAMES, saga, life.steps, [], START, standing=Standing())

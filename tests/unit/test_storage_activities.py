@@ -56,6 +56,9 @@ class StoppedClock:
     def now(self) -> datetime:
         return datetime(2026, 1, 1, tzinfo=UTC)
 
+    def elapsed(self) -> float:
+        return 0.0
+
 
 @dataclass
 class World:

@@ -8,9 +8,10 @@ from pydantic import SecretStr
 
 from tenant_operator.adapters.failure_cause import is_untrusted_certificate, root_cause
 from tenant_operator.provisioning.ports import Mail
-from tenant_operator.saga.errors import ActivityError, Rejected, Unavailable
+from tenant_operator.saga.errors import ActivityError, Outage, Rejected
 
 _BUSY: Final = frozenset({httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_EARLY, httpx.codes.TOO_MANY_REQUESTS})
+_AWAY: Final = frozenset({httpx.codes.BAD_GATEWAY, httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.GATEWAY_TIMEOUT})
 _EXCERPT_BYTES: Final = 1024
 _EXCERPT_LENGTH: Final = 200
 
@@ -26,7 +27,7 @@ class HttpMailer:
          "headers": {"Auto-Submitted": "auto-generated"}}
 
     Any 2xx means that the provider took responsibility. 408, 425, 429, 5xx, lost connections and timeouts raise
-    Unavailable (`Retry-After` is not read: the retry policy of the activity decides); everything else, redirects and an
+    Outage (`Retry-After` is not read: the retry policy of the activity decides); everything else, redirects and an
     untrusted certificate included, raises Rejected with the beginning of the reply. `timeout` is in seconds and spans
     the whole exchange. A token that no header can carry raises ValueError at once.
     """
@@ -74,18 +75,21 @@ class HttpMailer:
         except (httpx.HTTPError, TimeoutError, ValueError) as error:
             raise self._failure(error) from error
         heals = response.status_code in _BUSY or response.is_server_error
-        raise (Unavailable if heals else Rejected)(f"{self._provider} answered {response.status_code}: {excerpt}")
+        raise (Outage if heals else Rejected)(f"{self.server} answered {response.status_code}: {excerpt}")
 
     async def check(self) -> None:
-        """Returns if the provider answers, whatever it answers: it is asked without the token, so nothing is sent."""
+        """Returns if the provider is in service, whatever it answers: it is asked without the token, so nothing is
+        sent."""
         try:
             async with asyncio.timeout(self._timeout):
-                await self._client.head(self._url, follow_redirects=False, timeout=self._timeout)
+                response = await self._client.head(self._url, follow_redirects=False, timeout=self._timeout)
         except (httpx.HTTPError, TimeoutError, ValueError) as error:
             raise self._failure(error) from error
+        if response.status_code in _BUSY or response.status_code in _AWAY:
+            raise Outage(f"{self.server} answered {response.status_code}")
 
     @property
-    def _provider(self) -> str:
+    def server(self) -> str:
         """The provider without the path and the query, which may be secret."""
         return f"mail provider {self._url.netloc.decode('ascii')}"
 
@@ -115,10 +119,10 @@ class HttpMailer:
         """What an exchange without an answer means."""
         match error:
             case TimeoutError() | httpx.TimeoutException():
-                return Unavailable(f"{self._provider} did not answer within {self._timeout:g} s")
+                return Outage(f"{self.server} did not answer within {self._timeout:g} s")
             case _ if is_untrusted_certificate(error):
-                return Rejected(f"{self._provider}: {root_cause(error)}")
+                return Rejected(f"{self.server}: {root_cause(error)}")
             case httpx.UnsupportedProtocol() | ValueError():
-                return Rejected(f"{self._provider}: {error}")
+                return Rejected(f"{self.server}: {error}")
             case _:
-                return Unavailable(f"{self._provider}: {root_cause(error)}")
+                return Outage(f"{self.server}: {root_cause(error)}")

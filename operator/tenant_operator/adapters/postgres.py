@@ -3,7 +3,9 @@
 Inside a tenant's database the operator is never more than that tenant's own role; see `postgres_connections`.
 """
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Final
 
@@ -49,14 +51,20 @@ class PostgresStorage:
         advertised_port: int | None = None,
         connect_timeout: int = 5,
         connections: int = 10,
+        permits: AbstractAsyncContextManager[None] | None = None,
     ) -> None:
         """`dsn`: the administrator's connection string; the database that it names serves to make `maintenance`, the
         one that the operator works in. `close_others`: whether every other database is closed to the public.
         `advertised_*`: where workloads reach the server, if not where the operator does. `connect_timeout` in seconds.
-        `connections`: how many operations run at once."""
+        `connections`: how many operations run at once, and how many sessions there are inside tenants' databases.
+        `permits`, in place of that bound of the operations, is entered around each, and may refuse."""
         check_identifiers(maintenance)
         self._connections = Connections(
-            dsn, maintenance=maintenance, connect_timeout=connect_timeout, limit=connections
+            dsn,
+            maintenance=maintenance,
+            connect_timeout=connect_timeout,
+            permits=permits or asyncio.Semaphore(connections),
+            visits=asyncio.Semaphore(connections),
         )
         self._close_others = close_others
         own = self._connections.endpoint
@@ -66,6 +74,10 @@ class PostgresStorage:
     def endpoint(self) -> Endpoint:
         """Host and port for the tenants' workloads."""
         return self._endpoint
+
+    async def check(self) -> None:
+        """Returns if the server lets the administrator in; takes no permit. Raises Outage."""
+        await self._connections.check()
 
     async def close(self) -> None:
         """Close idle connections."""
@@ -281,7 +293,9 @@ async def _apply(connection: Connection, migration: Migration, schema: str) -> N
         try:
             await connection.execute(sql.SQL("DO {}").format(sql.Literal(body)))
         except psycopg.Error as error:
-            raise failure(error, doing=f"migration {migration.version}: ", note=_note(error, migration)) from None
+            raise failure(
+                error, doing=f"migration {migration.version}: ", note=_note(error, migration), own=True
+            ) from None
         await connection.execute(
             sql.SQL("INSERT INTO {} (version, checksum) VALUES ({}, {})").format(
                 sql.Identifier(schema, "schema_migrations"),

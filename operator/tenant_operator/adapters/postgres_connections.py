@@ -7,7 +7,7 @@ connect to; what happens inside a tenant's database is done by a session that ha
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
@@ -17,13 +17,16 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from tenant_operator.provisioning.ports import Endpoint
-from tenant_operator.saga.errors import ActivityError, Rejected, Unavailable
+from tenant_operator.saga.errors import ActivityError, Outage, Rejected, Unavailable
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
-_HEALING_CLASSES = ("08", "28", "40", "53", "57")
-_HEALING_STATES = ("25006", "55006", "55P03")
-"""Read-only after a failover, object in use, lock not available."""
+_AWAY = ("08", "25006", "28", "53", "57P01", "57P02", "57P03")
+"""What concerns everybody: connection, read-only after a failover, the administrator's login, resources, shutdown and
+start."""
+
+_BUSY = ("40", "55006", "55P03", "57")
+"""What concerns this call: rolled back, object in use, lock not available, cancelled by a timeout."""
 
 # A server that vanished without a word must not hold a saga: libpq notices within half a minute.
 _LIVENESS: dict[str, str | int] = {
@@ -59,28 +62,34 @@ _THE_WAY: Final = (
 )
 
 
-def failure(error: psycopg.Error, *, doing: str = "", note: str = "") -> ActivityError:
-    """What a PostgreSQL error means to a saga. Only the primary message is kept: details may quote data."""
+def failure(error: psycopg.Error, *, doing: str = "", note: str = "", own: bool = False) -> ActivityError:
+    """What a PostgreSQL error means to a saga. Only the primary message is kept: details may quote data. `own`: it was
+    raised in a tenant's own session, where the tenant may be what ends it."""
     primary = error.diag.message_primary or (str(error).splitlines() or [type(error).__name__])[0]
     message = f"{doing}PostgreSQL: {primary}{note}"
     state = error.sqlstate
     if state is None:
         # Without a state the server did not answer at all, except for a value that could not even be sent.
-        heals = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
-    else:
-        heals = state.startswith(_HEALING_CLASSES) or state in _HEALING_STATES
-        # Two sessions changed the same catalog row: PostgreSQL calls it internal, another try succeeds.
-        heals = heals or (state == "XX000" and "concurrently" in primary)
+        is_away = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+        return _away(message, own=own) if is_away else Rejected(message)
+    if state.startswith(_AWAY):
+        return _away(message, own=own)
+    # Two sessions changed the same catalog row: PostgreSQL calls it internal, another try succeeds.
+    heals = state.startswith(_BUSY) or (state == "XX000" and "concurrently" in primary)
     return Unavailable(message) if heals else Rejected(message)
 
 
+def _away(message: str, *, own: bool) -> Unavailable:
+    return Unavailable(message) if own else Outage(message)
+
+
 @contextmanager
-def translated() -> Iterator[None]:
-    """Turns psycopg's errors into the saga's, without the original as context."""
+def translated(*, own: bool = False) -> Iterator[None]:
+    """Turns psycopg's errors into the saga's, without the original as context. `own` as for `failure`."""
     try:
         yield
     except psycopg.Error as error:
-        raise failure(error) from None
+        raise failure(error, own=own) from None
 
 
 _OPERATION_SECONDS: Final = 75.0
@@ -91,21 +100,30 @@ _VISIT_SECONDS: Final = 280.0
 
 
 @asynccontextmanager
-async def _answered(seconds: float) -> AsyncIterator[None]:
+async def _answered() -> AsyncIterator[None]:
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(_OPERATION_SECONDS):
             yield
     except TimeoutError:
-        raise Unavailable(f"PostgreSQL gave no answer within {seconds:g} s") from None
+        raise Outage(f"PostgreSQL gave no answer within {_OPERATION_SECONDS:g} s") from None
 
 
 class Connections:
-    """At most `limit` operations at a time, and as many sessions inside tenants' databases, so that a tenant that is
-    slow in its own holds up no operation; connections to the maintenance database are kept and used again, because a
-    new one costs 5 ms, most of it the password exchange."""
+    """Connections to the maintenance database are kept and used again, because a new one costs 5 ms, most of it the
+    password exchange. Sessions inside tenants' databases have places of their own, so that a tenant that is slow in its
+    own holds up no operation."""
 
-    def __init__(self, dsn: str, *, maintenance: str, connect_timeout: int, limit: int) -> None:
-        """`maintenance`: the database to work in, made if it is not there. `connect_timeout` in seconds. A malformed
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        maintenance: str,
+        connect_timeout: int,
+        permits: AbstractAsyncContextManager[None],
+        visits: AbstractAsyncContextManager[None],
+    ) -> None:
+        """`maintenance`: the database to work in, made if it is not there. `connect_timeout` in seconds. `permits` is
+        entered around each operation and bounds how many there are at once, `visits` around each `visit`. A malformed
         `dsn` is a ValueError that does not repeat it."""
         try:
             given = conninfo_to_dict(dsn)
@@ -120,8 +138,8 @@ class Connections:
         self._workplace = make_conninfo(self._entrance, dbname=maintenance)
         self._is_made = False
         self._making = asyncio.Lock()
-        self._permits = asyncio.Semaphore(limit)
-        self._visits = asyncio.Semaphore(limit)
+        self._permits = permits
+        self._visits = visits
         self._idle: list[Connection] = []
 
     @property
@@ -149,7 +167,7 @@ class Connections:
     async def operation(self, subject: str) -> AsyncIterator[Connection]:
         """A connection to the maintenance database that alone works on `subject` (a session-level advisory lock), so
         that a worker that was replaced can still finish its statement but never interleave with its successor."""
-        async with self._permits, _answered(_OPERATION_SECONDS):
+        async with self._permits, _answered():
             with translated():
                 connection = await self._locked(subject)
                 try:
@@ -166,24 +184,34 @@ class Connections:
         self, database: str, *, role: str, password: str, settings: Mapping[str, str] = MappingProxyType({})
     ) -> AsyncIterator[Connection]:
         """A session in a database that has logged in as `role`, with nothing of the administrator's. `settings` are
-        pinned like those of every session. The caller bounds how many there are at once: see `visit`."""
+        pinned like those of every session. The caller bounds how many there are at once: see `visit`. Whatever ends the
+        session is the tenant's own affair, and never an Outage: the owner can close its database."""
         pinned = _options({**PINNED, **settings})
         way: dict[str, Any] = {name: self._given[name] for name in _THE_WAY if name in self._given}
         login = {"dbname": database, "user": role, "password": password, "sslcertmode": "disable"}
         conninfo = make_conninfo("", **{**self._common, **way, **login, "options": pinned})
-        connection = await psycopg.AsyncConnection.connect(conninfo, autocommit=True, prepare_threshold=None)
-        try:
-            yield connection
-        finally:
-            await connection.close()
+        with translated(own=True):
+            connection = await psycopg.AsyncConnection.connect(conninfo, autocommit=True, prepare_threshold=None)
+            try:
+                yield connection
+            finally:
+                await connection.close()
 
     @asynccontextmanager
     async def visit(self, database: str, *, role: str, password: str, **settings: str) -> AsyncIterator[Connection]:
-        """`inside`, in one of the `limit` places, for a bounded time and with errors that the domain understands."""
-        async with self._visits, _answered(_VISIT_SECONDS):
-            with translated():
-                async with self.inside(database, role=role, password=password, settings=settings) as connection:
-                    yield connection
+        """`inside`, in one of the places for that, and for a bounded time."""
+        async with self._visits:
+            try:
+                async with asyncio.timeout(_VISIT_SECONDS):
+                    async with self.inside(database, role=role, password=password, settings=settings) as connection:
+                        yield connection
+            except TimeoutError:
+                raise Unavailable(f'database "{database}" gave no answer within {_VISIT_SECONDS:g} s') from None
+
+    async def check(self) -> None:
+        """Returns if the server lets the administrator in; takes no permit. Raises Outage."""
+        with translated():
+            await (await self._connect()).close()
 
     async def close(self) -> None:
         """Close what is idle."""

@@ -15,7 +15,7 @@ from psycopg import sql
 
 from tenant_operator.adapters.postgres_catalog import MARK, Database, Role, find_database, find_role, mark
 from tenant_operator.adapters.postgres_connections import Connection, Connections, failure
-from tenant_operator.saga.errors import Rejected, Unavailable
+from tenant_operator.saga.errors import ActivityError, Rejected, Unavailable
 
 _ROUNDS: Final = 5
 """A tenant that comes back between two statements is turned out so many times in one try."""
@@ -141,6 +141,8 @@ async def _give_up_elsewhere(connections: Connections, admin: Connection, role: 
                 await _give_up_in(connections, admin, role, database)
         except psycopg.Error as error:
             raise _cannot_give_up(role, name, failure(error).message) from None
+        except ActivityError as error:
+            raise _cannot_give_up(role, name, error.message) from None
     return names
 
 

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from tenant_operator.adapters.clock import SystemClock
 from tenant_operator.adapters.failure_cause import is_untrusted_certificate, root_cause
 from tenant_operator.provisioning.ports import Clock, Mail
-from tenant_operator.saga.errors import ActivityError, Rejected, Unavailable
+from tenant_operator.saga.errors import ActivityError, Outage, Rejected, Unavailable
 
 Tls = Literal["none", "starttls", "implicit"]
 
@@ -33,10 +33,10 @@ class SmtpMailer:
     of a mail. `ca_file` (PEM) replaces the system's authorities; certificate and host name are always verified,
     and with "starttls" a server that does not offer it gets neither credentials nor mail.
 
-    Replies 4xx, lost connections and timeouts raise Unavailable. Replies 5xx and an untrusted certificate raise
-    Rejected, and so does 535 (wrong credentials): nothing heals them within the time an email has, and going on
-    trying gets the account locked. Messages name the server and its reply, never the credentials. Settings that
-    cannot work raise ValueError at once.
+    Replies 4xx, lost connections and timeouts raise Outage; a 4xx that is about the recipient alone raises
+    Unavailable. Replies 5xx and an untrusted certificate raise Rejected, and so does 535 (wrong credentials): nothing
+    heals them within the time an email has, and going on trying gets the account locked. Messages name the server and
+    its reply, never the credentials. Settings that cannot work raise ValueError at once.
     """
 
     def __init__(
@@ -72,6 +72,11 @@ class SmtpMailer:
             raise ValueError("username and password go together: one of them is missing")
         # Refuses what cannot be a host name now rather than with the first mail.
         self._session()
+
+    @property
+    def server(self) -> str:
+        """What the server is called in messages."""
+        return f"mail server {self._host}:{self._port}"
 
     async def send(self, mail: Mail) -> None:
         """Returns once the server has taken responsibility for the mail."""
@@ -140,18 +145,20 @@ class SmtpMailer:
 
     def _failure(self, error: Exception) -> ActivityError:
         """What the failure of a delivery means."""
-        server = f"mail server {self._host}:{self._port}"
+        server = self.server
         match error:
             case aiosmtplib.SMTPResponseException():
                 reply = self._without_secrets(" ".join(f"{error.code} {error.message}".split()))
-                kind = Rejected if error.code >= 500 else Unavailable
+                # 421 is a goodbye to everybody, whatever it answers.
+                own = isinstance(error, aiosmtplib.SMTPRecipientRefused) and error.code != 421
+                kind = Rejected if error.code >= 500 else Unavailable if own else Outage
                 return kind(f"{server} replied: {reply[:_REPLY_LENGTH]}")
             case TimeoutError():
-                return Unavailable(f"{server} did not answer within {self._timeout:g} s")
+                return Outage(f"{server} did not answer within {self._timeout:g} s")
             case OSError() if is_untrusted_certificate(error):
                 return Rejected(f"{server}: {root_cause(error)}")
             case OSError():
-                return Unavailable(f"{server}: {root_cause(error)}")
+                return Outage(f"{server}: {root_cause(error)}")
             case _:
                 return Rejected(f"{server}: {error}")
 

@@ -200,8 +200,15 @@ class TimelineEntry(ApiModel):
     """When it was complete, or had failed for good."""
     tries: Count = 0
     """How many tries have failed; counted anew when it is rolled back."""
+    outages: Count | None = None
+    """How many of them failed because a server that all tenants share was away, which maxTries does not count; absent:
+    none."""
     next_try_at: Time | None = None
     """When the next try is due, after a failed one."""
+    takeovers: Count | None = None
+    """How often another worker took the activity over; absent: never."""
+    resumed_at: Time | None = None
+    """When its timeout last began anew because of that."""
     message: Message = ""
     """What it did, what it waits for, or why it failed."""
     checkpoints: Annotated[tuple[Text, ...], bounded_list(16)] = ()

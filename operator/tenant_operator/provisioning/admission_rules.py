@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, assert_never
 
@@ -25,7 +25,7 @@ from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.organization_rules import Defect
 from tenant_operator.provisioning.ports import Caller
 from tenant_operator.provisioning.rules import Violation, check_request, refusal
-from tenant_operator.saga.evolve import Worker
+from tenant_operator.saga.sight import seems_held
 
 FORBIDDEN: Final = 403
 CONFLICT: Final = 409
@@ -37,8 +37,6 @@ _CONTROLLERS: Final = "system:serviceaccounts:kube-system"
 _CONTROLLER_MANAGER: Final = "system:kube-controller-manager"
 _OF_THE_OFFER: Final = frozenset({"spec.organization", "spec.plan", "spec.region"})
 _SHOWN: Final = 100
-_NOBODY: Final = Worker(id="", fence=0, started_at=datetime.min.replace(tzinfo=UTC))
-"""Whoever answers need not be the replica that works on the tenant: only its silence tells that a run is orphaned."""
 
 
 class Verb(StrEnum):
@@ -147,7 +145,7 @@ def _illegal_action(action: str, old: Tenant, new: Tenant, now: datetime) -> str
         case Action.RETRY:
             return refuse_retry(new, decode(old.status), state)
         case Action.RESET:
-            return refuse_reset(decode(old.status).run, state, _NOBODY, now)
+            return refuse_reset(run := decode(old.status).run, state, held=seems_held(run, now))
         case _:
             return f"there is no such action; use {', '.join(Action)}"
 

@@ -136,7 +136,7 @@ def _completed(before: Saga, after: Saga, fact: ActivityCompleted, now: datetime
     if fact.activity == ActivityName.MARK_ACTIVE:
         run = _run(after)
         summary = {
-            "duration_seconds": round((now - run.started_at).total_seconds(), 3),
+            "duration_seconds": _seconds(run.started_at, now),
             "resources": [str(entry.reservation) for entry in after.ledger],
             "attempt_number": run.attempt,
         }
@@ -188,8 +188,7 @@ def _finished(names: Names, before: Saga, after: Saga, fact: RunFinished, now: d
         case Outcome.RELEASED:
             # The deletion of a tenant that holds nothing is told by `tenant.deleted` alone.
             if run.reason != RunReason.DELETED or not _nothing_to_release(after):
-                seconds = round((now - run.started_at).total_seconds(), 3)
-                summary = {"duration_seconds": seconds, "attempt_number": run.attempt}
+                summary = {"duration_seconds": _seconds(run.started_at, now), "attempt_number": run.attempt}
                 told.append(("tenant.deprovisioning.completed", summary, None))
         case _:
             assert_never(fact.outcome)
@@ -203,4 +202,9 @@ def _nothing_to_release(saga: Saga) -> bool:
 
 
 def _milliseconds(row: Row, now: datetime) -> int:
-    return round((now - row.started_at).total_seconds() * 1000) if row.started_at else 0
+    return round(_seconds(row.started_at, now) * 1000) if row.started_at else 0
+
+
+def _seconds(since: datetime, now: datetime) -> float:
+    """How long it took. Of a clock that was set back meanwhile nothing can be said, least of all less than nothing."""
+    return max(round((now - since).total_seconds(), 3), 0.0)

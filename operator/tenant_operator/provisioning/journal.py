@@ -28,7 +28,10 @@ def decode(status: api.TenantStatus) -> saga.Saga:
                 started_at=row.started_at,
                 completed_at=row.completed_at,
                 tries=row.tries,
+                outages=row.outages or 0,
                 next_try_at=row.next_try_at,
+                takeovers=row.takeovers or 0,
+                resumed_at=row.resumed_at,
                 message=row.message,
                 checkpoints=row.checkpoints,
             )
@@ -79,7 +82,10 @@ def encode(journal: saga.Saga) -> dict[str, Any]:
                 started_at=row.started_at,
                 completed_at=row.completed_at,
                 tries=row.tries,
+                outages=row.outages or None,
                 next_try_at=row.next_try_at,
+                takeovers=row.takeovers or None,
+                resumed_at=row.resumed_at,
                 message=row.message,
                 checkpoints=row.checkpoints,
             )

@@ -1,5 +1,7 @@
 """The newest version of each Tenant that this process has seen, from watch events and from its own writes."""
 
+from collections.abc import Iterator
+
 from tenant_operator.api.tenant import Tenant
 from tenant_operator.provisioning.ports import TenantKey
 
@@ -17,6 +19,9 @@ class KnownTenants:
 
     def __len__(self) -> int:
         return len(self._tenants)
+
+    def __iter__(self) -> Iterator[Tenant]:
+        return iter(self._tenants.values())
 
     def keys(self) -> set[TenantKey]:
         """Every tenant known now."""

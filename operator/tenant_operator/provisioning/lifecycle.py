@@ -13,8 +13,6 @@ from tenant_operator.api.names import (
 )
 from tenant_operator.api.states import DesiredState, RunReason, TenantState
 from tenant_operator.api.tenant import Tenant
-from tenant_operator.saga.decide import SILENCE, last_sign_of_life
-from tenant_operator.saga.evolve import Worker
 from tenant_operator.saga.facts import Fact, HistoryReset, RequestTaken, RunReversed, RunStarted
 from tenant_operator.saga.model import Direction, Kind, Outcome, Request, RowState, Run, Saga
 
@@ -48,12 +46,13 @@ def state_of(saga: Saga, *, suspended: bool) -> TenantState:
             return TenantState.PENDING
 
 
-def demand(tenant: Tenant, saga: Saga, worker: Worker, now: datetime, new_id: Callable[[], str]) -> list[Fact]:
-    """What the tenant, as it stands in the API, asks of its saga now. Empty once it has been granted or refused."""
+def demand(tenant: Tenant, saga: Saga, new_id: Callable[[], str], *, held: bool) -> list[Fact]:
+    """What the tenant, as it stands in the API, asks of its saga now. Empty once it has been granted or refused.
+    `held`: a living worker has the run in hand."""
     state = state_of(saga, suspended=tenant.status.state is TenantState.SUSPENDED)
     request = requested(tenant)
     if request is not None and (saga.last_request is None or saga.last_request.id != request.id):
-        return _judge(tenant, saga, state, request, worker, now, new_id)
+        return _judge(tenant, saga, state, request, new_id, held=held)
     deleting = tenant.metadata.deletion_timestamp is not None
     # A deletion cannot be stamped: better nobody than whoever asked for something before.
     who = None if deleting else requester(tenant)
@@ -151,9 +150,9 @@ def _judge(
     saga: Saga,
     state: TenantState,
     request: Request,
-    worker: Worker,
-    now: datetime,
     new_id: Callable[[], str],
+    *,
+    held: bool,
 ) -> list[Fact]:
     """The verdict on a request, with what it sets off."""
     effect: list[Fact] = []
@@ -172,7 +171,7 @@ def _judge(
             effect = [RunStarted(new_id(), Kind.PROVISION, RunReason.RETRIED, request.requested_by)]
             message = f"attempt {saga.attempt + 1} begins"
         case Action.RESET:
-            refusal = refuse_reset(saga.run, state, worker, now)
+            refusal = refuse_reset(saga.run, state, held=held)
             effect = [HistoryReset(request.requested_by)]
             message = "the run history is reset; nothing was released"
         case unknown:
@@ -201,15 +200,10 @@ def refuse_retry(tenant: Tenant, saga: Saga, state: TenantState) -> str | None:
     return f"retry is possible in Failed, or in Pending after a cancel; the tenant is {state}. {allowed_now(state)}"
 
 
-def refuse_reset(run: Run | None, state: TenantState, worker: Worker, now: datetime) -> str | None:
-    """Why a reset is illegal now, or None."""
+def refuse_reset(run: Run | None, state: TenantState, *, held: bool) -> str | None:
+    """Why a reset is illegal now, or None. `held`: a living worker has the run in hand."""
     if state is TenantState.PROVISIONING and run is not None:
-        abandoned = run.worker != worker.id and (
-            last_sign_of_life(run) < worker.started_at or now - last_sign_of_life(run) >= SILENCE
-        )
-        if abandoned:
-            return None
-        return f"the saga is running on worker {run.worker}; cancel it first"
+        return f"the saga is running on worker {run.worker}; cancel it first" if held else None
     if state in (TenantState.FAILED, TenantState.PENDING):
         return None
     return f"reset is possible while nothing runs, in Failed or Pending; the tenant is {state}. {allowed_now(state)}"

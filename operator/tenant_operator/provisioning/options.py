@@ -25,7 +25,8 @@ class Options:
     `ingress_namespace`: the only foreign namespace whose pods may reach a tenant's pods.
     `mail_allowlist`: glob patterns of recipients that may be written to; None allows all.
     `timeouts`, `retries`: by activity, over those of the activities; a Plan overrides both. `stalled_retry`: the pause
-    between the tries of a rollback whose budget is used up.
+    between the tries of a rollback whose budget is used up. `max_takeovers`: how often an activity has its whole
+    timeout again because another worker took it over.
     """
 
     base_domain: str = "tenants.example"
@@ -44,6 +45,7 @@ class Options:
     timeouts: dict[str, timedelta] = field(default_factory=dict)
     retries: dict[str, Retry] = field(default_factory=dict)
     stalled_retry: timedelta = timedelta(minutes=1)
+    max_takeovers: int = 3
 
     def may_mail(self, recipient: str) -> bool:
         """Whether the allowlist lets an email out to `recipient`."""

@@ -22,7 +22,10 @@ class Clock(Protocol):
     """Where the domain reads the time."""
 
     def now(self) -> datetime:
-        """The current time, timezone-aware, UTC."""
+        """The wall clock, timezone-aware, UTC: for what is written down."""
+
+    def elapsed(self) -> float:
+        """Seconds since some fixed point, by a clock that nobody sets: for what is measured within this process."""
 
 
 @dataclass(frozen=True, slots=True)

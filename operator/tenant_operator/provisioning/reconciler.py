@@ -55,6 +55,7 @@ class Reconciler:
         except Gone:
             self._known.forget(key, tenant.metadata.uid)
             self._courier.cleared(key, ())
+            self._runner.forget(key)
             self._host.forget(key)
             return None
         except Stale:
@@ -80,7 +81,7 @@ class Reconciler:
         tenant, again = await self._runner.advance(tenant, attention)
         tenant, pause = await self._upkeep.tend(tenant)
         if again is not None:
-            seconds = max((again - self._now()).total_seconds(), 0.0)
+            seconds = max(again - self._clock.elapsed(), 0.0)
             return seconds if pause is None else min(seconds, pause)
         self._host.forget(key)
         if tenant.status.observed_generation != tenant.metadata.generation:

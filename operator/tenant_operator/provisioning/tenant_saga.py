@@ -28,6 +28,7 @@ from tenant_operator.saga.evolve import Worker
 from tenant_operator.saga.facts import ActivityCompleted, CompensationStarted, Fact, RunStarted
 from tenant_operator.saga.host import Gone, Pulse, Stale
 from tenant_operator.saga.model import Saga
+from tenant_operator.saga.sight import next_time
 
 _log = logging.getLogger(__name__)
 
@@ -79,6 +80,9 @@ class TenantSaga:
             base_domain=self._options.base_domain,
         )
 
+    def key(self, record: Tenant) -> TenantKey:
+        return key_of(record)
+
     def saga(self, record: Tenant) -> Saga:
         return decode(record.status)
 
@@ -114,13 +118,14 @@ class TenantSaga:
             phase=activity.phase,
             timeout=timeout,
             retry=retry,
+            max_takeovers=self._options.max_takeovers,
             best_effort=activity.best_effort,
             compensates=activity.compensates,
             reserves=tuple(activity.reserves(names)),
         )
 
-    def demand(self, record: Tenant, saga: Saga, now: datetime) -> Sequence[Fact]:
-        return demand(record, saga, self._worker, now, self._new_id)
+    def demand(self, record: Tenant, saga: Saga, *, held: bool) -> Sequence[Fact]:
+        return demand(record, saga, self._new_id, held=held)
 
     def newest(self, record: Tenant) -> Tenant:
         known = self._known.get(key_of(record))
@@ -186,7 +191,8 @@ class TenantSaga:
     ) -> Tenant:
         """Journal a change beside the saga, with the audit event that tells it if it is a change of state. Raises
         Stale (the newer record is known by then), Unavailable."""
-        key, now, saga = key_of(record), self._ports.clock.now(), self.saga(record)
+        key, saga = key_of(record), self.saga(record)
+        now = next_time(self._ports.clock.now(), saga)
         outbox = self._courier.undelivered(key, record.status.outbox)
         if event is not None:
             outbox.append(audit_event(record, event, {}, requester(record), now=now, event_id=self._new_id()))

@@ -2,7 +2,6 @@
 
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime, timedelta
 from typing import Final
 
 from tenant_operator.api.plan import Plan
@@ -26,7 +25,7 @@ from tenant_operator.saga.evolve import bounded
 _FIRST_PAUSE: Final = 5.0
 _LONGEST_PAUSE: Final = 300.0
 _ROLLOUT_RECHECK: Final = 5.0
-_NEWS: Final = timedelta(seconds=5)
+_NEWS: Final = 5.0
 
 
 class Upkeep:
@@ -44,8 +43,8 @@ class Upkeep:
         self._applied: dict[TenantKey, str] = {}
         self._hashes: dict[TenantKey, tuple[Plan, Names, str]] = {}
         self._parts: dict[TenantKey, tuple[Plan, Names, frozenset[tuple[str, str]]]] = {}
-        self._pauses: dict[TenantKey, tuple[float, datetime]] = {}
-        self._told: dict[TenantKey, datetime] = {}
+        self._pauses: dict[TenantKey, tuple[float, float]] = {}
+        self._told: dict[TenantKey, float] = {}
 
     def drifted(self, tenant: Tenant, kind: str, name: str) -> None:
         """Somebody else changed or deleted an object in the tenant's namespace. If the tenant is made of it, it is to
@@ -97,11 +96,11 @@ class Upkeep:
 
     def _pause(self, key: TenantKey) -> float:
         """Until the next try, unless something wakes the tenant before: that is a try, too, but doubles nothing."""
-        now = self._clock.now()
+        now = self._clock.elapsed()
         pause, due = self._pauses.get(key, (_FIRST_PAUSE / 2, now))
         if now >= due:
             pause = min(pause * 2, _LONGEST_PAUSE)
-        self._pauses[key] = (pause, now + timedelta(seconds=pause))
+        self._pauses[key] = (pause, now + pause)
         return pause
 
     async def _in_trouble(self, tenant: Tenant, error: ActivityError) -> Tenant:
@@ -251,7 +250,7 @@ class Upkeep:
 
     def _is_time_for_news(self, key: TenantKey) -> bool:
         """Whether the last news are some time ago; if so, these are the last."""
-        now = self._clock.now()
+        now = self._clock.elapsed()
         told = self._told.get(key)
         if told is not None and now - told < _NEWS:
             return False

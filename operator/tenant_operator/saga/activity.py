@@ -10,6 +10,7 @@ from tenant_operator.saga.model import Reservation
 class RetryPolicy:
     """Exponential backoff: `initial`, doubled by each failed try up to `maximum`, at most `max_tries` tries in all.
 
+    Tries that fail because a server that all sagas share is away are not counted: those go on until the timeout.
     A compensation that has used up its tries is stalled, and goes on being tried every `stalled_every`.
     """
 
@@ -20,7 +21,7 @@ class RetryPolicy:
 
     def backoff(self, failed_tries: int, jitter: float) -> timedelta:
         """The pause after the `failed_tries`-th failure (from 1); `jitter` in [0, 1) spreads it over its upper half."""
-        exponential = self.initial * 2 ** min(failed_tries - 1, 20)
+        exponential = self.initial * 2 ** min(max(failed_tries - 1, 0), 20)
         spread: timedelta = min(exponential, self.maximum) * (0.5 + jitter / 2)
         return spread
 
@@ -29,14 +30,16 @@ class RetryPolicy:
 class Step:
     """One activity as the engine sees it.
 
-    `timeout` spans all its tries. A best-effort step cannot fail the saga. `compensates` says whether a release has
-    anything to undo. `reserves` is what the activity is about to hold: it enters the ledger with the intent.
+    `timeout` spans all its tries; it begins anew with a worker that takes over, `max_takeovers` times at most. A
+    best-effort step cannot fail the saga. `compensates` says whether a release has anything to undo. `reserves` is what
+    the activity is about to hold: it enters the ledger with the intent.
     """
 
     activity: str
     phase: str
     timeout: timedelta
     retry: RetryPolicy
+    max_takeovers: int = 3
     best_effort: bool = False
     compensates: bool = True
     reserves: tuple[Reservation, ...] = ()

@@ -1,12 +1,12 @@
 """What is next: given the saga as it is and the time, one answer. Pure: whatever woke the engine does not matter."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import assert_never
+from typing import Final, assert_never
 
 from tenant_operator.saga.activity import Step
-from tenant_operator.saga.errors import ActivityError
+from tenant_operator.saga.errors import ActivityError, Outage
 from tenant_operator.saga.evolve import Worker, evolve
 from tenant_operator.saga.facts import (
     ActivityFailed,
@@ -19,9 +19,10 @@ from tenant_operator.saga.facts import (
     TryFailed,
 )
 from tenant_operator.saga.model import Direction, Kind, Outcome, Row, RowState, Run, Saga
+from tenant_operator.saga.sight import SILENCE, Moment, Sight, deadline, is_held, look
 
-SILENCE = timedelta(seconds=30)
-"""A worker that shows no sign of life for so long has lost its runs to whoever asks."""
+_LAST_TRY: Final = timedelta(seconds=2)
+"""So long before its deadline an activity has its last try, if the pause after the one before would pass it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +32,9 @@ class Rest:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing to do before `until`."""
+    """Nothing to do before `until` (seconds, monotonic)."""
 
-    until: datetime
+    until: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +46,10 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """Run the activity (its intent is journalled); all its tries must be over by `deadline`."""
+    """Run the activity (its intent is journalled); all its tries must be over by `deadline` (seconds, monotonic)."""
 
     activity: str
-    deadline: datetime
+    deadline: float = field(compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,34 +57,38 @@ class Undo:
     """Compensate the activity (its intent is journalled). After `deadline` it counts as stalled, and goes on."""
 
     activity: str
-    deadline: datetime
+    deadline: float = field(compare=False)
 
 
 Decision = Rest | Wait | Record | Act | Undo
 
 
-def decide(saga: Saga, steps: Mapping[str, Step], now: datetime, worker: Worker) -> Decision:
-    """The next step of the saga in the hands of `worker`."""
+def decide(saga: Saga, steps: Mapping[str, Step], sight: Sight, worker: Worker) -> Decision:
+    """The next step of the saga, as it was seen just now, in the hands of `worker`."""
     run = saga.run
     if run is None or run.finished:
         return Rest()
     if run.worker != worker.id:
-        return _claim(run, now, worker)
+        return _claim(saga, run, steps, sight, worker)
     match run.direction:
         case Direction.FORWARD:
-            return _forward(saga, run, steps, now)
+            return _forward(saga, steps, sight)
         case Direction.BACKWARD:
-            return _backward(saga, run, steps, now)
+            return _backward(saga, run, steps, sight)
         case _:
             assert_never(run.direction)
 
 
-def settle(saga: Saga, steps: Mapping[str, Step], now: datetime, worker: Worker) -> tuple[Saga, list[Fact], Decision]:
+def settle(
+    saga: Saga, steps: Mapping[str, Step], sight: Sight | None, now: Moment, worker: Worker
+) -> tuple[Saga, list[Fact], Decision]:
     """Follow the decisions as far as the journal alone carries: the saga there, the facts passed, what to do next."""
     facts: list[Fact] = []
-    while isinstance(decision := decide(saga, steps, now, worker), Record):
-        saga = evolve(saga, decision.fact, now, worker, steps)
+    sight = look(saga, steps, sight, now, worker)
+    while isinstance(decision := decide(saga, steps, sight, worker), Record):
+        saga = evolve(saga, decision.fact, now.wall, worker, steps)
         facts.append(decision.fact)
+        sight = look(saga, steps, sight, now, worker)
     return saga, facts, decision
 
 
@@ -94,92 +99,94 @@ def fold(saga: Saga, facts: Sequence[Fact], steps: Mapping[str, Step], now: date
     return saga
 
 
-def after_failure(saga: Saga, step: Step, error: Exception, now: datetime, jitter: float) -> Fact:
+def after_failure(saga: Saga, step: Step, error: Exception, sight: Sight, now: Moment, jitter: float) -> Fact:
     """What a failed try amounts to: another try, the failure of the activity, or a stalled compensation."""
     row = saga.row(step.activity)
     # What an unforeseen error says is for the log alone: nobody has seen to it that it holds no secret.
     message = str(error) if isinstance(error, ActivityError) else f"unexpected {type(error).__name__}; see the log"
     can_heal = error.can_heal if isinstance(error, ActivityError) else True
-    tries = row.tries + 1
+    outage = isinstance(error, Outage)
+    left = timedelta(seconds=deadline(sight, step) - now.elapsed)
     if row.state is RowState.COMPENSATING:
-        for_good = not can_heal or now >= deadline(saga, step)
-        return compensation_failed(row, step, message, now, for_good=for_good, jitter=jitter)
-    next_try_at = now + step.retry.backoff(tries, jitter)
-    if not can_heal or tries >= step.retry.max_tries or next_try_at >= deadline(saga, step):
-        if can_heal:
-            message = f"{message} (gave up after {tries} {'try' if tries == 1 else 'tries'})"
+        for_good = not can_heal or left <= timedelta(0)
+        return compensation_failed(row, step, message, now, outage=outage, for_good=for_good, jitter=jitter)
+    if not can_heal:
         return ActivityFailed(step.activity, message, step.best_effort)
-    return TryFailed(step.activity, message, next_try_at)
+    tries = row.tries + 1
+    told = f"{tries} {'try' if tries == 1 else 'tries'}"
+    if not outage and row.spent + 1 >= step.retry.max_tries:
+        return ActivityFailed(step.activity, f"{message} (gave up after {told})", step.best_effort)
+    last = left - min(_LAST_TRY, step.timeout / 10)
+    if last <= timedelta(0):
+        return ActivityFailed(step.activity, f"{_timed_out(step, message)} ({told})", step.best_effort)
+    pause = step.retry.backoff(row.outages + 1 if outage else row.spent + 1, jitter)
+    return TryFailed(step.activity, message, now.wall + min(pause, last), outage)
 
 
 def compensation_failed(
-    row: Row, step: Step, message: str, now: datetime, *, for_good: bool, jitter: float
+    row: Row, step: Step, message: str, now: Moment, *, outage: bool, for_good: bool, jitter: float
 ) -> CompensationTryFailed:
-    """A failed try to undo: retried with backoff within its budget (none left if `for_good`), then slowly for ever."""
-    repeated = row.tries >= step.retry.max_tries
-    tries = max(row.tries + 1, step.retry.max_tries) if for_good else row.tries + 1
-    stalled = tries >= step.retry.max_tries
-    pause = step.retry.stalled_every if stalled else step.retry.backoff(tries, jitter)
-    return CompensationTryFailed(step.activity, message, now + pause, tries, stalled, repeated)
+    """A failed try to undo: retried with backoff within its budget (none left if `for_good`), then slowly for ever. An
+    outage uses up none of it, and is tried over as soon as ever."""
+    outages = row.outages + outage
+    spent = row.spent + (not outage)
+    if for_good:
+        spent = max(spent, step.retry.max_tries)
+    stalled = spent >= step.retry.max_tries
+    if outage:
+        pause = step.retry.backoff(outages, jitter)
+    else:
+        pause = step.retry.stalled_every if stalled else step.retry.backoff(spent, jitter)
+    return CompensationTryFailed(
+        step.activity,
+        message,
+        now.wall + pause,
+        tries=spent + outages,
+        outages=outages,
+        stalled=stalled,
+        repeated=is_spent(row, step),
+    )
 
 
-def deadline(saga: Saga, step: Step) -> datetime:
-    """When the running activity must be over: its clock starts with it, and afresh with a worker that takes over."""
-    row, run = saga.row(step.activity), saga.run
-    assert run is not None and row.started_at is not None  # noqa: S101 (only asked for a running row)
-    started = max(row.started_at, run.resumed_at) if run.resumed_at else row.started_at
-    return started + step.timeout
+def is_spent(row: Row, step: Step) -> bool:
+    """Whether the budget of tries is used up."""
+    return row.spent >= step.retry.max_tries
 
 
 def is_stalled(saga: Saga, steps: Mapping[str, Step]) -> Row | None:
     """The row of a compensation that has used up its budget, if there is one."""
     if saga.run is None or saga.run.finished:
         return None
-    return next(
-        (
-            row
-            for row in saga.timeline
-            if row.state is RowState.COMPENSATING and row.tries >= steps[row.activity].retry.max_tries
-        ),
-        None,
-    )
+    row = saga.in_hand
+    is_stuck = row is not None and row.state is RowState.COMPENSATING and is_spent(row, steps[row.activity])
+    return row if is_stuck else None
 
 
-def last_sign_of_life(run: Run) -> datetime:
-    """When the worker of a run was last heard of."""
-    times = [run.started_at, run.resumed_at, run.heartbeat.at if run.heartbeat else None]
-    return max(time for time in times if time is not None)
-
-
-def _claim(run: Run, now: datetime, worker: Worker) -> Decision:
+def _claim(saga: Saga, run: Run, steps: Mapping[str, Step], sight: Sight, worker: Worker) -> Decision:
     """Another worker's run: taken over if that worker is silent, or not heard of since this one came to life."""
-    heard = last_sign_of_life(run)
-    if heard < worker.started_at or now - heard >= SILENCE:
-        return Record(RunTakenOver())
-    return Wait(heard + SILENCE)
+    if is_held(run, sight, worker):
+        return Wait(sight.heard + SILENCE.total_seconds())
+    row = saga.in_hand
+    return Record(RunTakenOver(fresh_clock=row is None or row.takeovers < steps[row.activity].max_takeovers))
 
 
-def _forward(saga: Saga, run: Run, steps: Mapping[str, Step], now: datetime) -> Decision:
+def _forward(saga: Saga, steps: Mapping[str, Step], sight: Sight) -> Decision:
     for row in saga.timeline:
         step = steps[row.activity]
         match row.state:
             case RowState.PENDING:
                 return Record(ActivityStarted(row.activity, step.reserves))
             case RowState.RUNNING:
-                due = deadline(saga, step)
-                if now >= due:
-                    cause = f": {row.message}" if row.message else ""
-                    error = f"timed out after {_seconds(step.timeout)}{cause}"
-                    return Record(ActivityFailed(row.activity, error, step.best_effort))
-                if row.next_try_at is not None and now < row.next_try_at:
-                    return Wait(min(row.next_try_at, due))
-                return Act(row.activity, due)
+                due = deadline(sight, step)
+                if sight.at >= due:
+                    return Record(ActivityFailed(row.activity, _timed_out(step, row.message), step.best_effort))
+                return Wait(min(sight.due, due)) if sight.at < sight.due else Act(row.activity, due)
             case _:
                 continue
     return Record(RunFinished(Outcome.COMPLETED))
 
 
-def _backward(saga: Saga, run: Run, steps: Mapping[str, Step], now: datetime) -> Decision:
+def _backward(saga: Saga, run: Run, steps: Mapping[str, Step], sight: Sight) -> Decision:
     for row in reversed(saga.timeline):
         match row.state:
             case RowState.RUNNING | RowState.COMPLETED | RowState.FAILED:
@@ -187,14 +194,18 @@ def _backward(saga: Saga, run: Run, steps: Mapping[str, Step], now: datetime) ->
             case RowState.PENDING if any(entry.activity == row.activity for entry in saga.ledger):
                 return Record(CompensationStarted(row.activity))  # held since before a reset
             case RowState.COMPENSATING:
-                if row.next_try_at is not None and now < row.next_try_at:
-                    return Wait(row.next_try_at)
-                return Undo(row.activity, deadline(saga, steps[row.activity]))
+                if sight.at < sight.due:
+                    return Wait(sight.due)
+                return Undo(row.activity, deadline(sight, steps[row.activity]))
             case _:
                 continue
     if run.kind is Kind.RELEASE:
         return Record(RunFinished(Outcome.RELEASED))
     return Record(RunFinished(Outcome.FAILED if run.failed_activity else Outcome.CANCELLED))
+
+
+def _timed_out(step: Step, cause: str) -> str:
+    return f"timed out after {_seconds(step.timeout)}{f': {cause}' if cause else ''}"
 
 
 def _seconds(span: timedelta) -> str:

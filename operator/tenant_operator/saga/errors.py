@@ -1,8 +1,10 @@
 """What an activity may fail with.
 
-ActivityError          a try failed; `can_heal` says whether another try can succeed
-├── Unavailable        the other side did not answer, was busy or lost a race: try again
-└── Rejected           the other side understood and said no: trying again cannot help
+ActivityError              a try failed; `can_heal` says whether another try can succeed
+├── Unavailable            busy, or a race lost: another try may succeed. The saga's own affair: its tries are counted
+│   └── Outage             a server that all sagas share is away: tried until the timeout, however many tries that takes
+│       └── NotAsked       known to be away, and so not even asked: no try at all
+└── Rejected               the other side understood and said no: trying again cannot help
     └── OwnershipConflict  the name is taken by something this saga does not own
 """
 
@@ -18,7 +20,15 @@ class ActivityError(Exception):
 
 
 class Unavailable(ActivityError):
-    """The other side cannot be reached or cannot serve now; a later try may succeed."""
+    """It cannot be done now; a later try may succeed."""
+
+
+class Outage(Unavailable):
+    """A server that all sagas share cannot be reached or cannot serve anybody now. None of them is to blame."""
+
+
+class NotAsked(Outage):
+    """The server is known to be away: it was spared the question."""
 
 
 class Rejected(ActivityError):

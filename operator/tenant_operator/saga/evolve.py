@@ -67,7 +67,9 @@ def evolve(saga: Saga, fact: Fact, now: datetime, worker: Worker, steps: Mapping
         case RunStarted():
             return _started(saga, fact, now, worker, steps)
         case RunTakenOver():
-            return _with_run(saga, worker=worker.id, fence=worker.fence, resumed_at=now)
+            saga = _with_run(saga, worker=worker.id, fence=worker.fence, resumed_at=now)
+            row = saga.in_hand
+            return saga if row is None else _with_row(saga, row.activity, lambda row: _taken_over(row, fact, now))
         case RunReversed():
             running = next((row.activity for row in saga.timeline if row.state is RowState.RUNNING), None)
             return _with_run(
@@ -101,7 +103,11 @@ def evolve(saga: Saga, fact: Fact, now: datetime, worker: Worker, steps: Mapping
                 saga,
                 fact.activity,
                 lambda row: replace(
-                    row, tries=row.tries + 1, next_try_at=fact.next_try_at, message=bounded(fact.error)
+                    row,
+                    tries=row.tries + 1,
+                    outages=row.outages + fact.outage,
+                    next_try_at=fact.next_try_at,
+                    message=bounded(fact.error),
                 ),
             )
             return _beat(saga, fact.activity, f"waiting to try again: {fact.error}", None, now)
@@ -131,7 +137,10 @@ def evolve(saga: Saga, fact: Fact, now: datetime, worker: Worker, steps: Mapping
                     started_at=now,
                     completed_at=None,
                     tries=0,
+                    outages=0,
                     next_try_at=None,
+                    takeovers=0,
+                    resumed_at=None,
                 ),
             )
             saga = _with_entries(saga, fact.activity, EntryState.RELEASING, now)
@@ -144,14 +153,20 @@ def evolve(saga: Saga, fact: Fact, now: datetime, worker: Worker, steps: Mapping
             saga = _with_row(
                 saga,
                 fact.activity,
-                lambda row: replace(row, tries=fact.tries, next_try_at=fact.next_try_at, message=bounded(fact.error)),
+                lambda row: replace(
+                    row,
+                    tries=fact.tries,
+                    outages=fact.outages,
+                    next_try_at=fact.next_try_at,
+                    message=bounded(fact.error),
+                ),
             )
             if fact.stalled:
                 saga = _with_entries(saga, fact.activity, EntryState.RELEASE_FAILED, now)
             return _beat(saga, fact.activity, f"waiting to try again: {fact.error}", None, now)
         case Pulsed():
-            due = saga.row(fact.activity).next_try_at
-            if due is None or due <= now:  # before, the row tells why the last try failed
+            beat = saga.run.heartbeat if saga.run else None
+            if beat is None or bounded(fact.detail) != beat.detail:  # no news: the row tells why the last try failed
                 saga = _with_row(
                     saga, fact.activity, lambda row: replace(row, message=bounded(fact.detail), next_try_at=None)
                 )
@@ -215,6 +230,10 @@ def _finished(saga: Saga, outcome: Outcome, now: datetime) -> Saga:
     elif outcome is Outcome.FAILED and run.failed_activity is not None:
         failures[run.failed_activity] = failures.get(run.failed_activity, 0) + 1
     return replace(saga, history=(*saga.history, past)[-KEPT_ATTEMPTS:], failures=tuple(sorted(failures.items())))
+
+
+def _taken_over(row: Row, fact: RunTakenOver, now: datetime) -> Row:
+    return replace(row, takeovers=row.takeovers + 1, resumed_at=now if fact.fresh_clock else row.resumed_at)
 
 
 def _ended(row: Row, state: RowState, message: str, now: datetime) -> Row:

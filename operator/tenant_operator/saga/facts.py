@@ -18,7 +18,10 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True)
 class RunTakenOver:
-    """This worker goes on with a run that another one (or an earlier life of this one) began."""
+    """This worker goes on with a run that another one (or an earlier life of this one) began. `fresh_clock`: the
+    running activity has its whole time again."""
+
+    fresh_clock: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +71,12 @@ class ActivityCompleted:
 
 @dataclass(frozen=True, slots=True)
 class TryFailed:
-    """A try failed; the next one is due at `next_try_at`."""
+    """A try failed; the next one is due at `next_try_at`. `outage`: it does not count against the budget."""
 
     activity: str
     error: str
     next_try_at: datetime
+    outage: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +105,15 @@ class CompensationCompleted:
 
 @dataclass(frozen=True, slots=True)
 class CompensationTryFailed:
-    """A try to undo failed. `tries` is the number of failed tries now; `stalled` says that the budget is used up,
-    `repeated` that it was so before this try."""
+    """A try to undo failed. `tries` is the number of failed tries now, `outages` of those that do not count; `stalled`
+    says that the budget is used up, `repeated` that it was so before this try. Without a `next_try_at` the next try
+    comes when the server that it waits for is back."""
 
     activity: str
     error: str
-    next_try_at: datetime
+    next_try_at: datetime | None
     tries: int
+    outages: int
     stalled: bool
     repeated: bool
 

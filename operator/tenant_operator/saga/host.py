@@ -1,6 +1,6 @@
 """What the engine asks of the place where sagas live: the one protocol between it and a domain."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol, TypeVar
 
@@ -23,10 +23,14 @@ class JournalMoved(Exception):
     """Somebody else wrote to this saga's journal: what this worker knows is out of date, it may write nothing more."""
 
 
-class Now(Protocol):
-    """Reads the time: timezone-aware, UTC."""
+class Clock(Protocol):
+    """Where the engine reads the time."""
 
-    def __call__(self) -> datetime: ...
+    def now(self) -> datetime:
+        """The wall clock, timezone-aware, UTC: for what is written down."""
+
+    def elapsed(self) -> float:
+        """Seconds since some fixed point, by a clock that nobody sets: for what is measured."""
 
 
 class Pulse(Protocol):
@@ -42,14 +46,18 @@ class Pulse(Protocol):
 class Host(Protocol[R]):
     """Where sagas live and what their activities do. `R` is the record that carries the journal."""
 
+    def key(self, record: R) -> Hashable:
+        """What tells the record from all others, whatever version it is."""
+
     def saga(self, record: R) -> Saga:
         """The journal in the record."""
 
     def steps(self, record: R) -> Mapping[str, Step]:
         """The steps of the record's saga by activity, in order."""
 
-    def demand(self, record: R, saga: Saga, now: datetime) -> Sequence[Fact]:
-        """What the outside asks of the saga now: a start, a reversal, a reset. Empty once it has been granted."""
+    def demand(self, record: R, saga: Saga, *, held: bool) -> Sequence[Fact]:
+        """What the outside asks of the saga now: a start, a reversal, a reset. Empty once it has been granted. `held`:
+        a living worker has the run in hand."""
 
     def newest(self, record: R) -> R:
         """The newest version of the record that is known without asking anyone. Raises Gone."""

@@ -74,7 +74,11 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row of the timeline. `tries` counts the failed tries in the current direction."""
+    """A row of the timeline. `tries` counts the failed tries in the current direction, `outages` those of them that
+    failed because a server that all share was away.
+
+    Its clock begins at `resumed_at`, or else at `started_at`; `takeovers` counts how often other workers took it over.
+    """
 
     activity: str
     phase: str
@@ -82,9 +86,17 @@ class Row:
     started_at: datetime | None = None
     completed_at: datetime | None = None
     tries: int = 0
+    outages: int = 0
     next_try_at: datetime | None = None
+    takeovers: int = 0
+    resumed_at: datetime | None = None
     message: str = ""
     checkpoints: tuple[str, ...] = ()
+
+    @property
+    def spent(self) -> int:
+        """The failed tries that count against the budget."""
+        return self.tries - self.outages
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +111,7 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The current or last run. `resumed_at` is when the present worker took it over: it gives a fresh clock."""
+    """The current or last run. `resumed_at` is when the present worker took it over."""
 
     id: str
     attempt: int
@@ -179,3 +191,9 @@ class Saga:
     def row(self, activity: str) -> Row:
         """The timeline's row of an activity of the current run."""
         return next(row for row in self.timeline if row.activity == activity)
+
+    @property
+    def in_hand(self) -> Row | None:
+        """The row of the activity that is being done or undone."""
+        busy = (RowState.RUNNING, RowState.COMPENSATING)
+        return next((row for row in self.timeline if row.state in busy), None)

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
-from tenant_operator.saga.errors import ActivityError
+from tenant_operator.saga.errors import ActivityError, Outage
 
 K = TypeVar("K", bound=Hashable)
 
@@ -14,6 +14,8 @@ _log = logging.getLogger(__name__)
 
 _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 60.0
+_OUTAGE_PAUSE = 5.0
+"""The longest pause while the API server is away: its return is told by nobody."""
 
 
 class WorkQueue(Generic[K]):
@@ -21,7 +23,8 @@ class WorkQueue(Generic[K]):
 
     `reconcile` returns the seconds after which it wants to be called again, or None to be left alone until the next
     wake. A key woken while it is being worked on has its `attention` event set, and is worked on once more after. A
-    `reconcile` that raises is logged and called again after a pause that doubles from 1 s to 60 s.
+    `reconcile` that raises is logged and called again after a pause that doubles from 1 s to 60 s; to 5 s if it was an
+    Outage, which ends without a word.
     """
 
     def __init__(self, reconcile: Callable[[K, asyncio.Event], Awaitable[float | None]], *, concurrency: int) -> None:
@@ -123,7 +126,8 @@ class WorkQueue(Generic[K]):
 
     def _failed(self, key: K, attention: asyncio.Event, error: BaseException) -> float:
         failures = self._failures[key] = self._failures.get(key, 0) + 1
-        pause: float = min(_FIRST_PAUSE * 2 ** min(failures - 1, 10), _LONGEST_PAUSE)
+        longest = _OUTAGE_PAUSE if isinstance(error, Outage) else _LONGEST_PAUSE
+        pause: float = min(_FIRST_PAUSE * 2 ** min(failures - 1, 10), longest)
         attention.clear()
         if isinstance(error, ActivityError):  # the other side's, such as an API server that is away: no traceback
             _log.warning("reconcile of %s failed: %s; trying again in %g s", key, error.message, pause)

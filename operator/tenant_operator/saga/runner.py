@@ -2,23 +2,29 @@
 
 import asyncio
 import logging
+import math
 import random
-from datetime import datetime, timedelta
+from collections.abc import Hashable
+from dataclasses import replace
 from enum import Enum, auto
-from typing import Generic
+from typing import Final, Generic
 
 from tenant_operator.saga.activity import NotYet, Progress
-from tenant_operator.saga.decide import Act, Rest, Undo, Wait, after_failure, compensation_failed
-from tenant_operator.saga.errors import ActivityError, Unavailable
+from tenant_operator.saga.decide import Act, Rest, Undo, Wait, after_failure, compensation_failed, is_spent
+from tenant_operator.saga.errors import ActivityError, NotAsked, Unavailable
 from tenant_operator.saga.evolve import Worker
 from tenant_operator.saga.facts import ActivityCompleted, CompensationCompleted, Fact
-from tenant_operator.saga.host import Gone, Host, JournalMoved, Now, R
+from tenant_operator.saga.host import Clock, Gone, Host, JournalMoved, R
 from tenant_operator.saga.session import NEWS, Session
+from tenant_operator.saga.sight import Sight
 
 _log = logging.getLogger(__name__)
 
-_UNDO_TRY = timedelta(seconds=30)
-"""Time that a try of a compensation has even when its deadline is past."""
+_UNDO_TRY: Final = 30.0
+"""Seconds that a try of a compensation has even when its deadline is past."""
+
+_SPARED: Final = 10.0
+"""Seconds after which a saga looks again whether a server is back, should nobody tell."""
 
 
 class _Watched(Enum):
@@ -28,12 +34,14 @@ class _Watched(Enum):
 
 
 class Runner(Generic[R]):
-    """Carries sagas forward and backward. Keeps nothing between two calls: everything is in the journal."""
+    """Carries sagas forward and backward. Everything is in the journal; what is kept between two calls is only what was
+    measured of the runs in hand, which no journal can tell."""
 
-    def __init__(self, host: Host[R], worker: Worker, now: Now, *, jitter: random.Random | None = None) -> None:
+    def __init__(self, host: Host[R], worker: Worker, clock: Clock, *, jitter: random.Random | None = None) -> None:
         self._host = host
         self._worker = worker
-        self._now = now
+        self._clock = clock
+        self._sights: dict[Hashable, Sight] = {}
         self._jitter = jitter or random.Random()  # noqa: S311 (spreads retries, guards nothing)
         self._stopping = False
 
@@ -41,22 +49,31 @@ class Runner(Generic[R]):
         """Begin no further activity: every run in hand comes back to its caller at its next journalled point."""
         self._stopping = True
 
-    async def advance(self, record: R, attention: asyncio.Event) -> tuple[R, datetime | None]:
+    async def advance(self, record: R, attention: asyncio.Event) -> tuple[R, float | None]:
         """Take the saga of `record` as far as it goes now, looking at the record anew whenever `attention` is set.
 
-        Returns the record as last journalled, and when to look again at the latest (None: only when something happens).
-        May be cancelled anywhere; called again, it goes on from the journal. Raises Gone, Unavailable.
+        Returns the record as last journalled, and when to look again at the latest (seconds of the monotonic clock;
+        None: only when something happens). May be cancelled anywhere; called again, it goes on from the journal. Raises
+        Gone, Unavailable.
         """
+        key = self._host.key(record)
         while True:
-            session = Session(self._host, record, self._worker, self._now)
+            session = Session(self._host, record, self._worker, self._clock, self._sights.pop(key, None))
             try:
                 again = await self._carry(session, attention)
+                return session.record, again
             except JournalMoved:
                 record = await self._host.refresh(record)
-            else:
-                return session.record, again
+            finally:
+                run = session.saga.run
+                if run is not None and not run.finished:
+                    self._sights[key] = session.sight
 
-    async def _carry(self, session: Session[R], attention: asyncio.Event) -> datetime | None:
+    def forget(self, key: Hashable) -> None:
+        """The record is gone."""
+        self._sights.pop(key, None)
+
+    async def _carry(self, session: Session[R], attention: asyncio.Event) -> float | None:
         outcome: list[Fact] = []
         while True:
             plan = session.plan(outcome)
@@ -66,23 +83,26 @@ class Runner(Generic[R]):
                 continue
             match plan.decision:
                 case Wait(until):
+                    session.hush()
                     await session.pulse()
                     return min(until, session.next_pulse)
                 case Act() | Undo() as work if not self._stopping:
                     tried = await self._try(session, work, attention)
-                    if isinstance(tried, NotYet) and not attention.is_set():
+                    if isinstance(tried, NotYet | NotAsked) and not attention.is_set():
                         return await self._wait(session, work, tried)
                     if attention.is_set():
                         attention.clear()
                         await session.look()
                     # An outcome counts even if the world asks for something else by now: it did happen.
-                    outcome = [] if tried is None or isinstance(tried, NotYet) else [tried]
+                    outcome = [] if tried is None or isinstance(tried, NotYet | NotAsked) else [tried]
                 case Rest() | Act() | Undo():
                     return None
 
-    async def _try(self, session: Session[R], work: Act | Undo, attention: asyncio.Event) -> Fact | NotYet | None:
+    async def _try(
+        self, session: Session[R], work: Act | Undo, attention: asyncio.Event
+    ) -> Fact | NotYet | NotAsked | None:
         """One try of an activity or a compensation. None: it was interrupted, decide again."""
-        session.begin()
+        session.hush()
         begin = self._host.act if isinstance(work, Act) else self._host.undo
         task = asyncio.create_task(begin(session.record, work.activity, _Pulse(session, work.activity)))
         try:
@@ -100,11 +120,13 @@ class Runner(Generic[R]):
             if not task.cancelled():
                 task.exception()
 
-    def _outcome(self, session: Session[R], work: Act | Undo, task: asyncio.Task[Progress]) -> Fact | NotYet:
+    def _outcome(self, session: Session[R], work: Act | Undo, task: asyncio.Task[Progress]) -> Fact | NotYet | NotAsked:
         try:
             progress = task.result()
         except (JournalMoved, Gone):
             raise
+        except NotAsked as spared:
+            return spared
         except asyncio.CancelledError:  # not by this runner: something inside the activity was
             return self._failed(session, work, Unavailable("the activity was interrupted from within"))
         except Exception as error:  # an activity may fail with anything, the saga must not
@@ -118,7 +140,9 @@ class Runner(Generic[R]):
         return CompensationCompleted(work.activity, progress.detail)
 
     def _failed(self, session: Session[R], work: Act | Undo, error: Exception) -> Fact:
-        return after_failure(session.saga, session.steps[work.activity], error, self._now(), self._jitter.random())
+        now = session.measure()
+        step = session.steps[work.activity]
+        return after_failure(session.saga, step, error, session.sight, now, self._jitter.random())
 
     async def _watch(
         self,
@@ -128,13 +152,14 @@ class Runner(Generic[R]):
         attention: asyncio.Event,
     ) -> _Watched:
         """Stay with a running activity: keep its heartbeat; see when it is over, overdue, or no longer asked for."""
-        due = work.deadline if isinstance(work, Act) else max(work.deadline, self._now() + _UNDO_TRY)
-        pause = timedelta(0)
+        least = session.measure().elapsed + _UNDO_TRY if isinstance(work, Undo) else 0.0
+        pause = 0.0
         while not task.done():
             bell = asyncio.create_task(attention.wait())
-            now = self._now()
+            now = session.measure().elapsed
+            due = max(session.deadline(work.activity), least)
             # What an activity says is not heard at once, but not much later than it may be told.
-            patience = (min(due, max(session.next_pulse, now + pause), now + NEWS) - now).total_seconds()
+            patience = min(due, max(session.next_pulse, now + pause), now + NEWS) - now
             try:
                 await asyncio.wait({task, bell}, timeout=max(patience, 0.0), return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -149,32 +174,40 @@ class Runner(Generic[R]):
                     return _Watched.INTERRUPTED
                 if plan.facts:  # a request that was refused, say: nobody should wait for the answer
                     await session.commit(plan.facts, plan.now)
-            if self._now() >= due:
+            if session.measure().elapsed >= max(session.deadline(work.activity), least):
                 return _Watched.OVERDUE
             try:
                 await session.pulse()
-                pause = timedelta(0)
+                pause = 0.0
             except Unavailable as error:  # no reason to stop what goes well: the next pulse may get through
                 _log.warning("%s: no heartbeat: %s", work.activity, error)
                 pause = NEWS
         return _Watched.OVER
 
-    async def _wait(self, session: Session[R], work: Act | Undo, tried: NotYet) -> datetime:
+    async def _wait(self, session: Session[R], work: Act | Undo, tried: NotYet | NotAsked) -> float:
         """Nothing to do but look again. Whoever waits holds no place in the queue; the journal tells what for."""
-        now = self._now()
-        step = session.steps[work.activity]
-        if isinstance(work, Undo) and now >= work.deadline:
-            row = session.saga.row(work.activity)
+        now, step, row = session.measure(), session.steps[work.activity], session.saga.row(work.activity)
+        cause, progress, seconds = (
+            (tried.cause, tried.progress, tried.recheck_seconds)
+            if isinstance(tried, NotYet)
+            else (tried.message, None, _SPARED)
+        )
+        overdue = isinstance(work, Undo) and now.elapsed >= session.deadline(work.activity)
+        if overdue and (isinstance(tried, NotYet) or not is_spent(row, step)):
             failed = compensation_failed(
-                row, step, f"still waiting: {tried.cause}", now, for_good=True, jitter=self._jitter.random()
+                row, step, f"still waiting: {cause}", now, outage=False, for_good=True, jitter=self._jitter.random()
             )
-            await session.commit([failed], now)
-            return failed.next_try_at
-        session.say(work.activity, tried.cause, tried.progress)
-        recheck = now + timedelta(seconds=tried.recheck_seconds)
+            if isinstance(tried, NotYet):
+                await session.commit([failed], now)
+                return session.sight.due
+            # It does not wait for a time, but for the server: told once.
+            await session.commit([replace(failed, next_try_at=None)], now)
+        session.say(work.activity, cause, progress)
+        recheck = now.elapsed + seconds
+        latest = session.deadline(work.activity) if isinstance(work, Act) else math.inf
         # The last looks before the deadline: what they saw is what the failure will name.
-        await session.pulse(at_once=isinstance(work, Act) and recheck + NEWS >= work.deadline)
-        return min(recheck, session.next_pulse, work.deadline if isinstance(work, Act) else recheck)
+        await session.pulse(at_once=recheck + NEWS >= latest)
+        return min(recheck, session.next_pulse, latest)
 
 
 class _Pulse(Generic[R]):

@@ -1,25 +1,26 @@
 """One saga in hand: the record as last journalled, and the guarded writes to it, one after the other."""
 
 import asyncio
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Generic
+from dataclasses import dataclass, replace
+from typing import Final, Generic
 
 from tenant_operator.saga.decide import Decision, fold, settle
 from tenant_operator.saga.errors import Unavailable
 from tenant_operator.saga.evolve import Worker, bounded
 from tenant_operator.saga.facts import Checkpointed, Fact, Pulsed
-from tenant_operator.saga.host import Host, JournalMoved, Now, R, Stale
+from tenant_operator.saga.host import Clock, Host, JournalMoved, R, Stale
+from tenant_operator.saga.sight import Moment, Sight, deadline, is_held, look, next_time
 
-PULSE = timedelta(seconds=10)
-"""A running activity is journalled as alive this often."""
+PULSE: Final = 10.0
+"""Seconds after which a running activity is journalled as alive."""
 
-NEWS = timedelta(seconds=5)
-"""What it does or waits for is journalled this long after the last write at the earliest: a healthy step ends sooner
-and costs nothing."""
+NEWS: Final = 5.0
+"""What it does or waits for is journalled so many seconds after the last write at the earliest: a healthy step ends
+sooner and costs nothing."""
 
-_WRITE_TRIES = 5
+_WRITE_TRIES: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,52 +29,75 @@ class Plan:
 
     facts: list[Fact]
     decision: Decision
-    now: datetime
+    now: Moment
 
 
 class Session(Generic[R]):
     """Keeps `record` and `saga` in step with what is stored, and notices when someone else wrote to the journal."""
 
-    def __init__(self, host: Host[R], record: R, worker: Worker, now: Now) -> None:
+    def __init__(self, host: Host[R], record: R, worker: Worker, clock: Clock, sight: Sight | None) -> None:
+        """`sight`: what this process has seen of the run so far."""
         self._host = host
         self._worker = worker
+        self._clock = clock
         self._lock = asyncio.Lock()
         self._said: Pulsed | None = None
-        self.now = now
         self._hold(record)
+        self._see(sight, self._now())
 
     def _hold(self, record: R) -> None:
         self.record = record
         self.saga = self._host.saga(record)
         self.steps = self._host.steps(record)
 
+    def _now(self) -> Moment:
+        return Moment(next_time(self._clock.now(), self.saga), self._clock.elapsed())
+
+    def _see(self, before: Sight | None, now: Moment) -> None:
+        self.sight = look(self.saga, self.steps, before, now, self._worker)
+
+    def measure(self) -> Moment:
+        """Look at the clock, and at the run by it."""
+        now = self._now()
+        self._see(self.sight, now)
+        return now
+
+    def deadline(self, activity: str) -> float:
+        """When the activity in hand must be over (seconds, monotonic)."""
+        return deadline(self.sight, self.steps[activity])
+
     def plan(self, pending: Sequence[Fact] = ()) -> Plan:
         """What follows from the pending facts, from what is asked from outside, and from the journal."""
-        now = self.now()
-        saga = fold(self.saga, pending, self.steps, now, self._worker)
-        asked = self._host.demand(self.record, saga, now)
-        saga = fold(saga, asked, self.steps, now, self._worker)
-        _, followed, decision = settle(saga, self.steps, now, self._worker)
+        now = self.measure()
+        saga = fold(self.saga, pending, self.steps, now.wall, self._worker)
+        asked = self._host.demand(self.record, saga, held=is_held(self.saga.run, self.sight, self._worker))
+        saga = fold(saga, asked, self.steps, now.wall, self._worker)
+        _, followed, decision = settle(saga, self.steps, self.sight, now, self._worker)
         return Plan([*pending, *asked, *followed], decision, now)
 
-    async def commit(self, facts: Sequence[Fact], now: datetime) -> None:
+    async def commit(self, facts: Sequence[Fact], now: Moment) -> None:
         """Journal the facts. A record that changed elsewhere (its spec, an annotation) is read again and the same facts
         are journalled on it; a journal that changed raises JournalMoved."""
         async with self._lock:
             for _ in range(_WRITE_TRIES):
-                saga = fold(self.saga, facts, self.steps, now, self._worker)
+                saga = fold(self.saga, facts, self.steps, now.wall, self._worker)
                 try:
-                    self._hold(await self._host.write(self.record, saga, facts, now))
+                    self._hold(await self._host.write(self.record, saga, facts, now.wall))
                 except (Stale, Unavailable):
                     before = self.saga
                     self._hold(await self._host.refresh(self.record))
                     if self.saga == saga:
-                        return  # the answer was lost, the write was not
+                        return self._written(now)  # the answer was lost, the write was not
                     if self.saga != before:
                         raise JournalMoved from None
                 else:
-                    return
+                    return self._written(now)
             raise Unavailable("the journal could not be written: the record keeps changing")
+
+    def _written(self, now: Moment) -> None:
+        self._see(self.sight, now)
+        if self.saga.run is not None and self.saga.run.worker == self._worker.id:
+            self.sight = replace(self.sight, heard=now.elapsed)
 
     async def look(self) -> None:
         """Take note of a newer version of the record, if any. Raises JournalMoved if its journal is another."""
@@ -85,8 +109,8 @@ class Session(Generic[R]):
                 raise JournalMoved
             self._hold(newest)
 
-    def begin(self) -> None:
-        """An activity begins: what the one before said last is not its word."""
+    def hush(self) -> None:
+        """Another try begins, or waits for its turn: what was said last is not its word."""
         self._said = None
 
     def say(self, activity: str, detail: str, progress: int | None) -> None:
@@ -95,24 +119,25 @@ class Session(Generic[R]):
 
     async def checkpoint(self, activity: str, name: str) -> None:
         """Journal a part of the activity as done."""
-        await self.commit([Checkpointed(activity, name)], self.now())
+        await self.commit([Checkpointed(activity, name)], self.measure())
 
     @property
-    def next_pulse(self) -> datetime:
-        """When this worker's running activity is due to be journalled as alive; the far future if there is none."""
+    def next_pulse(self) -> float:
+        """When this worker's running activity is due to be journalled as alive (seconds, monotonic); never if there is
+        none."""
         run = self.saga.run
         if run is None or run.heartbeat is None or run.worker != self._worker.id:
-            return datetime.max.replace(tzinfo=UTC)
+            return math.inf
         said, beat = self._said, run.heartbeat
         news = said is not None and (said.activity, said.detail) != (beat.activity, beat.detail)
-        return beat.at + (NEWS if news else PULSE)
+        return self.sight.heard + (NEWS if news else PULSE)
 
     async def pulse(self, *, at_once: bool = False) -> None:
         """Journal the running activity as alive if that is due; its news `at_once`."""
-        now, run = self.now(), self.saga.run
-        if run is None or run.heartbeat is None or not (at_once or now >= self.next_pulse):
+        now, run = self.measure(), self.saga.run
+        if run is None or run.heartbeat is None or not (at_once or now.elapsed >= self.next_pulse):
             return
         beat = run.heartbeat
         said = self._said or Pulsed(beat.activity, beat.detail, beat.progress)
-        if now >= self.next_pulse or said.detail != beat.detail:
+        if now.elapsed >= self.next_pulse or said.detail != beat.detail:
             await self.commit([said], now)

@@ -16,7 +16,7 @@ from aiohttp.client_middlewares import ClientHandlerType, ClientMiddlewareType
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
-from tenant_operator.saga.errors import Unavailable
+from tenant_operator.saga.errors import Outage, Unavailable
 
 from .errors import bounded, failure
 
@@ -212,7 +212,7 @@ class KubernetesClient:
             return await self._configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
         except (ConfigException, OSError) as error:
             # Looked at in the middle of a rotation.
-            raise Unavailable(f"the service account's token cannot be read: {error}") from error
+            raise Outage(f"the service account's token cannot be read: {error}") from error
 
     async def _renew_credentials(self, refused: str | None) -> None:
         """Log in again, unless another request has done so meanwhile; if that fails, the next try says so."""
@@ -253,6 +253,6 @@ def _pause(status: int, retry_after: str | None) -> float | None:
     return min(seconds, _LONGEST_PAUSE_SECONDS) * random.uniform(0.5, 1.0)  # noqa: S311
 
 
-def _unreachable(subject: str, error: Exception) -> Unavailable:
+def _unreachable(subject: str, error: Exception) -> Outage:
     cause = str(error) or type(error).__name__
-    return Unavailable(bounded(f"{subject}: the API server did not answer: {cause}"))
+    return Outage(bounded(f"{subject}: the API server did not answer: {cause}"))

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from tenant_operator.saga.errors import ActivityError, Rejected, Unavailable
+from tenant_operator.saga.errors import ActivityError, Outage, Rejected, Unavailable
 
 MESSAGE_LIMIT: Final = 500
 
@@ -17,6 +17,8 @@ _BAD_OBJECT: Final = (
 )
 # Refusals that end when a controller has caught up: the usage of a new quota, the account of a new namespace.
 _CATCHING_UP: Final = ("status unknown for quota", "error looking up service account")
+# 401: credentials are about to be renewed; 408, 429: it has no time for anybody. All from 500 likewise.
+_AWAY: Final = frozenset({401, 408, 429})
 # Answers to a request that carried data, whose message may quote that data.
 _QUOTING: Final = frozenset({400, 422, 500})
 
@@ -31,6 +33,8 @@ def failure(status: int, content: bytes, subject: str, *, confidential: bool = F
     text = str(body.get("message") or f"HTTP {status}")
     words = _fields(body, status) if confidential and status in _QUOTING else text
     message = bounded(f"{subject}: {words}")
+    if status in _AWAY or (status >= 500 and not text.startswith(_BAD_OBJECT)):
+        return Outage(message)
     return Unavailable(message) if _can_heal(status, text, body) else Rejected(message)
 
 
@@ -46,17 +50,10 @@ def unreadable(error: ValidationError) -> str:
 
 
 def _can_heal(status: int, text: str, body: dict[str, Any]) -> bool:
-    match status:
-        case 403:
-            terminating = any(cause.get("reason") == "NamespaceTerminating" for cause in _causes(body))
-            return terminating or any(phrase in text for phrase in _CATCHING_UP)
-        # 401: credentials are renewed; 408, 410, 429: asked at a bad moment; 409: someone wrote at the same time.
-        case 401 | 408 | 409 | 410 | 429:
-            return True
-        case 500:
-            return not text.startswith(_BAD_OBJECT)
-        case _:
-            return status > 500
+    if status == 403:
+        terminating = any(cause.get("reason") == "NamespaceTerminating" for cause in _causes(body))
+        return terminating or any(phrase in text for phrase in _CATCHING_UP)
+    return status in (409, 410)  # someone wrote at the same time; asked at a bad moment
 
 
 def _status_object(content: bytes) -> dict[str, Any]:

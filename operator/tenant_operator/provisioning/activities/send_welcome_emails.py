@@ -6,7 +6,7 @@ from typing import ClassVar, Final
 from tenant_operator.api.names import ActivityName, PhaseName
 from tenant_operator.provisioning.activity import Activity, Context
 from tenant_operator.provisioning.mail import Email, Facts, Templates
-from tenant_operator.saga.activity import Done
+from tenant_operator.saga.activity import Done, RetryPolicy
 from tenant_operator.saga.errors import ActivityError
 
 _TEMPLATES: Final = Templates()
@@ -22,6 +22,8 @@ class SendWelcomeEmails(Activity):
     name: ClassVar[str] = ActivityName.SEND_WELCOME_EMAILS
     phase: ClassVar[str] = PhaseName.WELCOME
     timeout: ClassVar[timedelta] = timedelta(minutes=1)
+    # A mailbox that is busy (4xx) is asked again for as long as there is time.
+    retry: ClassVar[RetryPolicy] = RetryPolicy(max_tries=10)
     best_effort: ClassVar[bool] = True
     compensates: ClassVar[bool] = False
 

@@ -46,4 +46,4 @@ class ValidateRequest(Activity):
 def _just_begun(ctx: Context) -> bool:
     """Whether the run is so young that the catalogue may not know yet what was applied before it."""
     run = ctx.tenant.status.run
-    return run is not None and ctx.ports.clock.now() - run.started_at < _CATALOGUE_LAG
+    return run is not None and abs(ctx.ports.clock.now() - run.started_at) < _CATALOGUE_LAG

@@ -65,9 +65,9 @@ class WaitReady(Activity):
 
 
 def _all_young(deployments: Sequence[Manifest], now: datetime) -> bool:
-    """Whether all were created a moment ago."""
+    """Whether all were created a moment ago, by the API server's clock."""
     created = [deployment["metadata"].get("creationTimestamp") for deployment in deployments]
-    return all(moment is not None and now - datetime.fromisoformat(moment) < _DIAGNOSE_AFTER for moment in created)
+    return all(moment is not None and abs(now - datetime.fromisoformat(moment)) < _DIAGNOSE_AFTER for moment in created)
 
 
 async def _probe(ctx: Context, plan: Plan) -> str:

@@ -12,19 +12,24 @@ local deleting = obj.metadata.deletionTimestamp ~= nil
 -- A second request would take the place of one that the operator has not taken yet.
 local asked = annotations["intelliauth.io/action"] ~= nil
 
--- Whether no worker has given a sign of life of this run for 30 s. RFC 3339 in UTC sorts as text.
-local function abandoned(run)
+-- The time so many seconds from now. RFC 3339 in UTC sorts as text.
+local function at(seconds)
   local now = os.date("!*t")
-  now.sec = now.sec - 30
+  now.sec = now.sec + seconds
   -- Read and written as local time: the zone, whatever it is, falls out.
-  local limit = os.date("%Y-%m-%dT%H:%M:%S", os.time(now))
+  return os.date("%Y-%m-%dT%H:%M:%S", os.time(now))
+end
+
+-- Whether no worker has given a sign of life of this run for 30 s. One far ahead of the clock here says nothing.
+local function abandoned(run)
   local beat = run.heartbeat or {}
-  for _, heard in ipairs({ run.startedAt, run.resumedAt or run.startedAt, beat.at or run.startedAt }) do
-    if heard >= limit then
-      return false
+  local last = run.startedAt
+  for _, heard in ipairs({ run.resumedAt or last, beat.at or last }) do
+    if heard > last then
+      last = heard
     end
   end
-  return true
+  return last < at(-30) or last >= at(30)
 end
 
 local released = state == "Decommissioned"
