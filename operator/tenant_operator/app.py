@@ -94,6 +94,7 @@ class Operator:
             known=self._known,
             new_id=new_id,
         )
+        self._recollection = host.recollection
         self._worker = worker
         self._runner = Runner(host, worker, ports.clock.now)
         self._upkeep = Upkeep(host, ports.clock)
@@ -167,7 +168,7 @@ class Operator:
         """Something that a tenant is made of changed: its saga may be waiting for that, or have to put it right."""
         drift = self._drift.is_drift(event, body)
         uid = body["metadata"].get("labels", {}).get(LABEL_TENANT_UID)
-        if key := self._key_by_uid.get(uid):
+        if key := self._key_by_uid.get(uid) or self._recollection.key_of_adopted(uid):
             if drift:
                 self._upkeep.drifted(key, body.get("kind", ""), body["metadata"]["name"])
             self._queue.wake(key)
@@ -263,6 +264,7 @@ class Operator:
         key = key_of(tenant)
         self._key_by_uid.pop(tenant.metadata.uid, None)
         self._known.forget(key, tenant.metadata.uid)
+        self._recollection.forget(tenant)
         self._courier.cleared(key, ())
         self._upkeep.forget(key)
         self._queue.wake(key)  # a run in hand has to learn of it

@@ -105,11 +105,25 @@ def after_failure(saga: Saga, step: Step, error: Exception, now: datetime, jitte
         for_good = not can_heal or now >= deadline(saga, step)
         return compensation_failed(row, step, message, now, for_good=for_good, jitter=jitter)
     next_try_at = now + step.retry.backoff(tries, jitter)
-    if not can_heal or tries >= step.retry.max_tries or next_try_at >= deadline(saga, step):
+    spent = not can_heal or tries >= step.retry.max_tries or next_try_at >= deadline(saga, step)
+    if spent and _never_turns_back(saga.run):
+        return _stalled_try(row, step, message, now)
+    if spent:
         if can_heal:
             message = f"{message} (gave up after {tries} {'try' if tries == 1 else 'tries'})"
         return ActivityFailed(step.activity, message, step.best_effort)
     return TryFailed(step.activity, message, next_try_at)
+
+
+def _never_turns_back(run: Run | None) -> bool:
+    """Whether the run goes on, whatever fails: an adoption did not make what it would have to undo."""
+    return run is not None and run.kind is Kind.ADOPT
+
+
+def _stalled_try(row: Row, step: Step, message: str, now: datetime) -> TryFailed:
+    """A failed try whose budget is used up, of an activity that is tried for ever."""
+    repeated = row.tries >= step.retry.max_tries
+    return TryFailed(step.activity, message, now + step.retry.stalled_every, stalled=True, repeated=repeated)
 
 
 def compensation_failed(
@@ -132,15 +146,12 @@ def deadline(saga: Saga, step: Step) -> datetime:
 
 
 def is_stalled(saga: Saga, steps: Mapping[str, Step]) -> Row | None:
-    """The row of a compensation that has used up its budget, if there is one."""
+    """The row that has used up its budget and goes on being tried, if there is one: of a rollback or an adoption."""
     if saga.run is None or saga.run.finished:
         return None
+    tried = RowState.RUNNING if _never_turns_back(saga.run) else RowState.COMPENSATING
     return next(
-        (
-            row
-            for row in saga.timeline
-            if row.state is RowState.COMPENSATING and row.tries >= steps[row.activity].retry.max_tries
-        ),
+        (row for row in saga.timeline if row.state is tried and row.tries >= steps[row.activity].retry.max_tries),
         None,
     )
 
@@ -170,6 +181,8 @@ def _forward(saga: Saga, run: Run, steps: Mapping[str, Step], now: datetime) -> 
                 if now >= due:
                     cause = f": {row.message}" if row.message else ""
                     error = f"timed out after {_seconds(step.timeout)}{cause}"
+                    if _never_turns_back(run):
+                        return Record(_stalled_try(row, step, error, now))
                     return Record(ActivityFailed(row.activity, error, step.best_effort))
                 if row.next_try_at is not None and now < row.next_try_at:
                     return Wait(min(row.next_try_at, due))

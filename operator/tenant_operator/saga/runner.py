@@ -3,16 +3,17 @@
 import asyncio
 import logging
 import random
+from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
 from enum import Enum, auto
-from typing import Generic
+from typing import Any, Generic
 
-from tenant_operator.saga.activity import NotYet, Progress
+from tenant_operator.saga.activity import NotYet, Remains, Undone
 from tenant_operator.saga.decide import Act, Rest, Undo, Wait, after_failure, compensation_failed
 from tenant_operator.saga.errors import ActivityError, Unavailable
 from tenant_operator.saga.evolve import Worker
-from tenant_operator.saga.facts import ActivityCompleted, CompensationCompleted, Fact
-from tenant_operator.saga.host import Gone, Host, JournalMoved, Now, R
+from tenant_operator.saga.facts import ActivityCompleted, CompensationCompleted, Fact, RemainsFound
+from tenant_operator.saga.host import Gone, Host, JournalMoved, Now, Pulse, R
 from tenant_operator.saga.session import NEWS, Session
 
 _log = logging.getLogger(__name__)
@@ -83,6 +84,7 @@ class Runner(Generic[R]):
     async def _try(self, session: Session[R], work: Act | Undo, attention: asyncio.Event) -> Fact | NotYet | None:
         """One try of an activity or a compensation. None: it was interrupted, decide again."""
         session.begin()
+        begin: Callable[[R, str, Pulse], Coroutine[Any, Any, Undone]]
         begin = self._host.act if isinstance(work, Act) else self._host.undo
         task = asyncio.create_task(begin(session.record, work.activity, _Pulse(session, work.activity)))
         try:
@@ -100,7 +102,7 @@ class Runner(Generic[R]):
             if not task.cancelled():
                 task.exception()
 
-    def _outcome(self, session: Session[R], work: Act | Undo, task: asyncio.Task[Progress]) -> Fact | NotYet:
+    def _outcome(self, session: Session[R], work: Act | Undo, task: asyncio.Task[Undone]) -> Fact | NotYet:
         try:
             progress = task.result()
         except (JournalMoved, Gone):
@@ -113,6 +115,8 @@ class Runner(Generic[R]):
             return self._failed(session, work, error)
         if isinstance(progress, NotYet):
             return progress
+        if isinstance(progress, Remains):
+            return RemainsFound(work.activity, progress.found)
         if isinstance(work, Act):
             return ActivityCompleted(work.activity, progress.detail)
         return CompensationCompleted(work.activity, progress.detail)
@@ -124,7 +128,7 @@ class Runner(Generic[R]):
         self,
         session: Session[R],
         work: Act | Undo,
-        task: asyncio.Task[Progress],
+        task: asyncio.Task[Undone],
         attention: asyncio.Event,
     ) -> _Watched:
         """Stay with a running activity: keep its heartbeat; see when it is over, overdue, or no longer asked for."""
