@@ -106,6 +106,7 @@ class Operator:
             known=self._known,
             new_id=new_id,
         )
+        self._recollection = host.recollection
         self._worker = worker
         self._runner = Runner(host, worker, ports.clock)
         self._upkeep = Upkeep(host, ports.clock)
@@ -185,7 +186,8 @@ class Operator:
         """The tenant that an object is part of: one whose UID is on it and whose own namespace it is, or is in. Labels
         alone are nobody's word: whoever may write an object anywhere can copy them."""
         metadata = body["metadata"]
-        key = self._key_by_uid.get((metadata.get("labels") or {}).get(LABEL_TENANT_UID, ""))
+        uid = (metadata.get("labels") or {}).get(LABEL_TENANT_UID, "")
+        key = self._key_by_uid.get(uid) or self._recollection.key_of_adopted(uid)
         tenant = None if key is None else self._known.get(key)
         if tenant is None or self._host.names(tenant).namespace != metadata.get("namespace", metadata["name"]):
             return None
@@ -305,6 +307,7 @@ class Operator:
         key = key_of(tenant)
         self._key_by_uid.pop(tenant.metadata.uid, None)
         self._known.forget(key, tenant.metadata.uid)
+        self._recollection.forget(tenant)
         self._courier.cleared(key, ())
         self._upkeep.forget(key)
         self._queue.wake(key)  # a run in hand has to learn of it

@@ -15,7 +15,7 @@ from tenant_operator.provisioning.activity import Activity, Context
 from tenant_operator.provisioning.options import Options
 from tenant_operator.provisioning.plan import provisioning_plan
 from tenant_operator.provisioning.ports import Migration
-from tenant_operator.saga.activity import Done, NotYet, Progress
+from tenant_operator.saga.activity import Done, NotYet, Progress, Undone
 from tenant_operator.saga.errors import Rejected
 
 GATE = "E2E_GATE"
@@ -42,7 +42,7 @@ class Gated(Activity):
             raise Rejected("made to fail")
         return progress
 
-    async def compensate(self, ctx: Context) -> Progress:
+    async def compensate(self, ctx: Context) -> Undone:
         if self._is_held(ctx, "b"):
             return NotYet("the gate is shut", 2.0)
         return await self._inner.compensate(ctx)

@@ -74,6 +74,7 @@ class FakeCluster:
         self._clock = clock
         self._objects: dict[Key, Manifest] = {}
         self._looks_left: dict[str, int] = {}
+        self._applied: dict[Key, dict[str, set[str]]] = {}
         self._version = 0
 
     def objects(self, kind: str | None = None, namespace: str | None = None) -> list[Manifest]:
@@ -110,6 +111,7 @@ class FakeCluster:
         await self.before("create", str(ref))
         if key not in self._objects:
             self._admit(ref, manifest)
+            self._applied.pop(key, None)
             self._store(key, manifest)
         stored = copied(self._objects[key])
         await self.after("create", str(ref))
@@ -121,6 +123,7 @@ class FakeCluster:
         self._look(key)
         await self.before("apply", str(ref))
         self._admit(ref, manifest)
+        self._disown(key, manifest)
         self._store(key, manifest)
         await self.after("apply", str(ref))
 
@@ -175,6 +178,18 @@ class FakeCluster:
                         f'{ref}: {plural} "{ref.name}" is forbidden: exceeded quota: {quota["metadata"]["name"]}, '
                         f"requested: {name}=1, used: {name}={used}, limited: {name}={limit}"
                     )
+
+    def _disown(self, key: Key, manifest: Manifest) -> None:
+        """What the apply before has set and this one does not goes: labels and annotations that were created stay."""
+        sets = {name: set(manifest["metadata"].get(name) or ()) for name in ("labels", "annotations")}
+        if (old := self._objects.get(key)) is not None:
+            changed = copied(old)
+            for name, before in self._applied.get(key, {}).items():
+                for each in before - sets[name]:
+                    changed["metadata"].get(name, {}).pop(each, None)
+            if changed != old:
+                self._put(key, changed)
+        self._applied[key] = sets
 
     def _store(self, key: Key, manifest: Manifest) -> None:
         """Merge as server-side apply does, as far as one owner of all fields can tell."""

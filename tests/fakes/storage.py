@@ -98,7 +98,7 @@ class FakeStorage:
     async def prepare(self) -> Sequence[str]:
         return []
 
-    async def inventory(self) -> Sequence[StoredItem]:
+    async def inventory(self, tag: str | None = None) -> Sequence[StoredItem]:
         roles = [StoredItem("PostgresRole", name, role.tag) for name, role in self._roles.items() if role.tag]
         owners = {item.name: item.tag for item in roles}
         databases = [
@@ -106,7 +106,7 @@ class FakeStorage:
             for name, found in self._databases.items()
             if found.owner in owners
         ]
-        return [*roles, *databases]
+        return [item for item in (*roles, *databases) if tag in (None, item.tag)]
 
     async def ensure_database(self, name: str, *, owner: str, password: str, connection_limit: int, tag: str) -> None:
         _check(name, owner)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
 
-from tenant_operator.api.names import API_VERSION, GROUP
+from tenant_operator.api.names import API_VERSION, FINALIZER, GROUP
 from tenant_operator.api.tenant import Tenant
 from tenant_operator.provisioning.ports import Clock, Conflict, TenantKey
 from tests.fakes.hooks import Hook, nothing_happens
@@ -122,6 +122,19 @@ class FakeTenantStore:
         for name, value in annotations.items():
             changed["metadata"]["annotations"][f"{GROUP}/{name.replace('_', '-')}"] = value
         return self._replace(key, changed)
+
+    def replace_status(self, key: TenantKey, status: dict[str, Any]) -> Tenant:
+        """`kubectl replace --subresource=status`, by whoever may do so."""
+        return self._replace(key, {**copied(self._objects[key]), "status": copied(status)})
+
+    def restored(self, key: TenantKey, *, with_status: bool) -> Tenant:
+        """The Tenant made anew as it is now, under another UID, as from a backup of objects."""
+        backup = copied(self._objects.pop(key))
+        for subscriber in self._subscribers:
+            subscriber(key)
+        metadata = {name: backup["metadata"][name] for name in ("name", "namespace", "labels", "annotations")}
+        tenant = self.apply({"metadata": {**metadata, "finalizers": [FINALIZER]}, "spec": backup["spec"]})
+        return self.replace_status(key, backup.get("status", {})) if with_status else tenant
 
     def delete(self, key: TenantKey) -> None:
         """Delete the Tenant, or mark it if finalizers hold it. What is absent stays absent."""

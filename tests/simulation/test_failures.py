@@ -10,7 +10,7 @@ from tenant_operator.api.states import TenantState
 from tenant_operator.provisioning.activity import Activity, Context
 from tenant_operator.provisioning.options import Options
 from tenant_operator.provisioning.plan import provisioning_plan
-from tenant_operator.saga.activity import Progress
+from tenant_operator.saga.activity import Progress, Undone
 from tenant_operator.saga.errors import Outage, Rejected, Unavailable
 from tests.simulation.virtual_time import run
 from tests.simulation.world import MIGRATIONS, TENANT, Life, World, broken_promises
@@ -48,7 +48,7 @@ class Faulty(Activity):
                 await asyncio.sleep(1_000_000)
         return progress
 
-    async def compensate(self, ctx: Context) -> Progress:
+    async def compensate(self, ctx: Context) -> Undone:
         return await self._inner.compensate(ctx)
 
 

@@ -10,7 +10,7 @@ from tenant_operator.api.states import TenantState
 from tenant_operator.provisioning.activity import Activity, Context
 from tenant_operator.provisioning.options import Options
 from tenant_operator.provisioning.plan import provisioning_plan
-from tenant_operator.saga.activity import Progress
+from tenant_operator.saga.activity import Progress, Undone
 from tenant_operator.saga.errors import Rejected
 from tests.simulation.virtual_time import run
 from tests.simulation.world import KEY, MIGRATIONS, TENANT, Life, World, broken_promises
@@ -89,7 +89,7 @@ class Gate(Activity):
             await self.opened.wait()
         return await self._inner.run(ctx)
 
-    async def compensate(self, ctx: Context) -> Progress:
+    async def compensate(self, ctx: Context) -> Undone:
         if not self._forward:
             self.reached.set()
             await self.opened.wait()
@@ -107,7 +107,7 @@ class Failing(Activity):
         await self._inner.run(ctx)
         raise Rejected("no")
 
-    async def compensate(self, ctx: Context) -> Progress:
+    async def compensate(self, ctx: Context) -> Undone:
         return await self._inner.compensate(ctx)
 
 

@@ -98,17 +98,19 @@ class PostgresStorage:
                 raise Rejected("the administrator in DATABASE_URL needs CREATEDB and CREATEROLE, or to be a superuser")
             return await close_doors(admin, close=self._close_others)
 
-    async def inventory(self) -> Sequence[StoredItem]:
+    async def inventory(self, tag: str | None = None) -> Sequence[StoredItem]:
         """See `ports.Storage`. A database is its owner's; a role's tag is its comment, which no tenant can write."""
-        async with self._connections.operation("inventory") as admin:
+        async with self._connections.operation(f"inventory of {tag}") as admin:
+            # The comments are gone through once: the functions that read one would do it for each role.
             cursor = await admin.execute(
-                "SELECT 'PostgresRole', rolname::text, pg_catalog.shobj_description(oid, 'pg_authid')"
-                " FROM pg_catalog.pg_roles"
-                " WHERE pg_catalog.starts_with(pg_catalog.shobj_description(oid, 'pg_authid'), %(prefix)s)"
-                " UNION ALL SELECT 'PostgresDatabase', datname::text, pg_catalog.shobj_description(datdba, 'pg_authid')"
-                " FROM pg_catalog.pg_database"
-                " WHERE pg_catalog.starts_with(pg_catalog.shobj_description(datdba, 'pg_authid'), %(prefix)s)",
-                {"prefix": MARK},
+                "WITH tagged AS (SELECT objoid, description FROM pg_catalog.pg_shdescription"
+                " WHERE classoid = 'pg_catalog.pg_authid'::pg_catalog.regclass"
+                " AND CASE WHEN %(tag)s::pg_catalog.text IS NULL THEN pg_catalog.starts_with(description, %(prefix)s) ELSE description = %(prefix)s || %(tag)s END)"
+                " SELECT 'PostgresRole', rolname::pg_catalog.text, description"
+                " FROM pg_catalog.pg_roles JOIN tagged ON objoid = oid"
+                " UNION ALL SELECT 'PostgresDatabase', datname::pg_catalog.text, description"
+                " FROM pg_catalog.pg_database JOIN tagged ON objoid = datdba",
+                {"prefix": MARK, "tag": tag},
             )
             found = await cursor.fetchall()
         return [StoredItem(kind, name, comment.removeprefix(MARK)) for kind, name, comment in found]

@@ -75,6 +75,9 @@ class Reason(StrEnum):
     ROLLING_OUT = "RollingOut"
     """A changed plan is being rolled out; the tenant serves meanwhile."""
 
+    ADOPTING = "Adopting"
+    """A tenant that serves, and whose status was lost, is taken over as it is; the message names the activity."""
+
     # What a person has to look at.
     ACTIVITY_FAILED = "ActivityFailed"
     """An activity failed for good."""
@@ -84,6 +87,11 @@ class Reason(StrEnum):
     """Three attempts or more failed at the same activity."""
     RELEASE_FAILED = "ReleaseFailed"
     """A rollback or a release has used up its tries, and goes on slowly."""
+    ADOPTION_FAILED = "AdoptionFailed"
+    """The adoption has used up its tries, and goes on slowly; nothing is rolled back."""
+    STATUS_LOST = "StatusLost"
+    """The status does not tell what there is of the tenant, and it cannot be found out, or not be made again without
+    loss: nothing is done before a person has helped. The message says what is there, and what is missing."""
 
     UPKEEP_FAILED = "UpkeepFailed"
     """A suspension, a resumption, a rollout or the correction of drift failed; it goes on being tried. Stalled if no

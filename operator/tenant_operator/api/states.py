@@ -40,6 +40,8 @@ class RunKind(StrEnum):
     """Makes the tenant; rolls back if that fails or is cancelled."""
     RELEASE = "Release"
     """Releases what the tenant holds."""
+    ADOPT = "Adopt"
+    """Takes over a tenant that is there and serves, and never rolls back."""
 
 
 class Direction(StrEnum):
@@ -52,7 +54,7 @@ class Direction(StrEnum):
 
 
 class RunReason(StrEnum):
-    """Why a run goes its way: the first three forward, the others backward."""
+    """Why a run goes its way: the first four forward, the others backward."""
 
     CREATED = "Created"
     """The Tenant is new."""
@@ -60,6 +62,8 @@ class RunReason(StrEnum):
     """Somebody asked for a retry."""
     RECREATED = "Recreated"
     """A decommissioned tenant is wanted again."""
+    ADOPTED = "Adopted"
+    """The tenant is there and serves, and its status does not tell of it."""
     FAILED = "Failed"
     """An activity failed."""
     CANCELLED = "Cancelled"

@@ -331,7 +331,11 @@ class TenantStatus(ApiModel):
     url: Url | None = None
     """Where the tenant serves."""
     tenant_id: Label | None = None
-    """The identity of the tenant, stable across attempts."""
+    """The identity of the tenant, stable across attempts: all that it holds is labelled with it. It is the UID of the
+    Tenant, or of the one that this one was restored from."""
+    record_uid: Label | None = None
+    """The UID of the Tenant that the status was written for: a status that was restored from a backup of another one is
+    told by it, and not believed."""
     organization_slug: Label | None = None
     """The slug of the organization when the tenant's things were named: what is held is found by it, whatever becomes
     of the Organization."""

@@ -12,7 +12,7 @@ from tenant_operator.api.tenant import Tenant
 from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.options import Options
 from tenant_operator.provisioning.ports import Catalog, Census, Clock, Cluster, Mailer, Prober, Storage
-from tenant_operator.saga.activity import Done, Progress, RetryPolicy
+from tenant_operator.saga.activity import Done, Progress, RetryPolicy, Undone
 from tenant_operator.saga.model import Reservation
 
 
@@ -52,7 +52,7 @@ class Context:
     @property
     def uid(self) -> str:
         """The identity that everything created for the tenant carries."""
-        return self.tenant.metadata.uid
+        return self.names.uid
 
 
 class Activity(ABC):
@@ -64,6 +64,8 @@ class Activity(ABC):
     retry: ClassVar[RetryPolicy] = RetryPolicy()
     best_effort: ClassVar[bool] = False
     compensates: ClassVar[bool] = True
+    verifies: ClassVar[bool] = False
+    renews: ClassVar[bool] = False
 
     def reserves(self, names: Names) -> Sequence[Reservation]:
         """What the activity is about to hold: written to the ledger before `run` touches anything."""
@@ -73,6 +75,6 @@ class Activity(ABC):
         """Reach the goal, or adopt what an earlier try reached."""
         raise NotImplementedError
 
-    async def compensate(self, ctx: Context) -> Progress:
+    async def compensate(self, ctx: Context) -> Undone:
         """Undo whatever `run` may have done, however far it came. What is absent is success."""
         return Done("nothing to roll back")

@@ -19,6 +19,7 @@ from tenant_operator.provisioning.admission_rules import (
     claims_host,
     concerns_offer,
     host_taken,
+    lets_go,
     may_always,
     needed,
     not_a_member,
@@ -27,11 +28,13 @@ from tenant_operator.provisioning.admission_rules import (
     organization_refused,
     plan_in_use,
     stamps,
+    still_held,
     users_of_plan,
 )
+from tenant_operator.provisioning.claims import claim_of, is_own
 from tenant_operator.provisioning.known import key_of
 from tenant_operator.provisioning.naming import Names
-from tenant_operator.provisioning.objects import belongs_to, namespace_ref, taken_by
+from tenant_operator.provisioning.objects import namespace_ref, taken_by
 from tenant_operator.provisioning.options import Options
 from tenant_operator.provisioning.organization_rules import Defect, defects, defects_of_write
 from tenant_operator.provisioning.ports import (
@@ -40,6 +43,7 @@ from tenant_operator.provisioning.ports import (
     Clock,
     Cluster,
     Directory,
+    Manifest,
     Offers,
     TenantKey,
     TenantStore,
@@ -83,7 +87,7 @@ class Admission:
         """Judge a creation (`old` is None) or an update of a Tenant."""
         if caller.name == self._operator:
             return None
-        if old is not None and (refused := check_finalizer(old, new)):
+        if old is not None and (refused := check_finalizer(old, new) or await self._check_holds(old, new)):
             return refused
         ask = ask_of(old, new)
         if not ask.is_anything:
@@ -180,9 +184,23 @@ class Admission:
             if now is not None and claims_host(now):
                 return host_taken(ask.new, names, now)
         namespace = await self._cluster.get(namespace_ref(names))
-        if namespace is not None and not belongs_to(namespace, names):
+        if namespace is not None and not self._is_own(namespace, ask.new):
             return Refusal(CONFLICT, f"spec.slug '{ask.new.slug}': {taken_by(namespace, names)}")
         return None
+
+    async def _check_holds(self, old: Tenant, new: Tenant) -> Refusal | None:
+        """A record is not let go by hand while its namespace is there: its ledger may have been lost."""
+        if not lets_go(old, new):
+            return None
+        namespace = await self._cluster.get(namespace_ref(self._names(old)))
+        if namespace is None or not self._is_own(namespace, old):
+            return None
+        return still_held(f"namespace {namespace['metadata']['name']}")
+
+    @staticmethod
+    def _is_own(namespace: Manifest, tenant: Tenant) -> bool:
+        claim = claim_of(namespace)
+        return claim is not None and is_own(claim, tenant)
 
     def _namesakes(self, tenant: Tenant) -> list[Tenant]:
         """The organisation's tenants that, by the catalogue, claim the host. It is no other organisation's to claim."""

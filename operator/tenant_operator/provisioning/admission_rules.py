@@ -306,11 +306,20 @@ def stamps(old: Mapping[str, Any] | None, new: Mapping[str, Any], caller: str) -
 
 def check_finalizer(old: Tenant, new: Tenant) -> Refusal | None:
     """A record that still holds something is not let go."""
-    if FINALIZER in old.metadata.finalizers and FINALIZER not in new.metadata.finalizers and old.status.allocations:
-        held = ", ".join(sorted({row.kind for row in old.status.allocations}))
-        why = f"the operator removes it once everything is released; still held: {held}"
-        return Refusal(INVALID, f"metadata.finalizers '{FINALIZER}': {why}")
+    if lets_go(old, new) and old.status.allocations:
+        return still_held(", ".join(sorted({row.kind for row in old.status.allocations})))
     return None
+
+
+def lets_go(old: Tenant, new: Tenant) -> bool:
+    """Whether the write takes off what keeps a record until everything is released."""
+    return FINALIZER in old.metadata.finalizers and FINALIZER not in new.metadata.finalizers
+
+
+def still_held(held: str) -> Refusal:
+    """The record has to stay, because of what is `held`."""
+    why = f"the operator removes it once everything is released; still held: {held}"
+    return Refusal(INVALID, f"metadata.finalizers '{FINALIZER}': {why}")
 
 
 def _asks(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:

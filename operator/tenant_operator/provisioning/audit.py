@@ -5,9 +5,8 @@ from datetime import datetime
 from typing import Any, assert_never
 
 from tenant_operator.api.names import ActivityName, PhaseName
-from tenant_operator.api.states import RunReason, TenantState
+from tenant_operator.api.states import RunReason
 from tenant_operator.api.tenant import OutboxEvent, Tenant
-from tenant_operator.provisioning.lifecycle import state_of
 from tenant_operator.provisioning.naming import Names
 from tenant_operator.saga.activity import Step
 from tenant_operator.saga.evolve import Worker, evolve
@@ -22,6 +21,7 @@ from tenant_operator.saga.facts import (
     Fact,
     HistoryReset,
     Pulsed,
+    RemainsFound,
     RequestTaken,
     RunFinished,
     RunReversed,
@@ -51,13 +51,13 @@ def audit_events(
     for fact in facts:
         after = evolve(saga, fact, now, worker, steps)
         for type_, data, actor in _tell(tenant, names, saga, after, fact, now):
-            events.append(audit_event(tenant, type_, data, actor, now=now, event_id=new_id()))
+            events.append(audit_event(tenant, names, type_, data, actor, now=now, event_id=new_id()))
         saga = after
     return events
 
 
 def audit_event(
-    tenant: Tenant, type_: str, data: dict[str, Any], actor: str | None, *, now: datetime, event_id: str
+    tenant: Tenant, names: Names, type_: str, data: dict[str, Any], actor: str | None, *, now: datetime, event_id: str
 ) -> OutboxEvent:
     """One event of the feed. `actor` is the user who asked for it, None for the platform itself."""
     return OutboxEvent(
@@ -66,7 +66,7 @@ def audit_event(
         actor_id=actor,
         actor_email=actor if actor and "@" in actor else None,
         org_id=tenant.spec.organization,
-        tenant_id=tenant.metadata.uid,
+        tenant_id=names.uid,
         created_at=now,
         data=data,
     )
@@ -79,15 +79,20 @@ def _tell(tenant: Tenant, names: Names, before: Saga, after: Saga, fact: Fact, n
         case ActivityCompleted():
             return _completed(before, after, fact, now)
         case TryFailed():
-            return [_step_failed(before, fact.activity, fact.error)]
+            # What is tried for ever is told once.
+            return [] if fact.repeated else [_step_failed(before, fact.activity, fact.error)]
         case ActivityFailed():
             return [_step_failed(before, fact.activity, fact.error)] if fact.best_effort else []
         case CompensationCompleted():
             return _compensated(before, fact, now)
         case CompensationTryFailed():
             return _compensation_failed(before, fact)
+        case RemainsFound():
+            return _remains_found(tenant, names, before)
         case RunFinished():
             return _finished(names, before, after, fact, now)
+        case HistoryReset() if before.attempt == 0:
+            return []  # there was no history: the request is an old one, perhaps, of a status that was wiped since
         case HistoryReset():
             return [("tenant.provisioning.reset", {"attempt_number": before.attempt}, fact.requested_by)]
         case (
@@ -117,15 +122,42 @@ def _started(tenant: Tenant, names: Names, before: Saga, after: Saga, fact: RunS
         "attempt_number": after.attempt,
     }
     if fact.kind is Kind.PROVISION:
-        return [("tenant.provisioning.started", data, fact.requested_by)]
-    # Pending to Decommissioned is one change, told by its end; a deletion that releases nothing by `tenant.deleted`.
-    at_once = fact.reason == RunReason.DELETED or state_of(before, suspended=False) is TenantState.PENDING
-    if at_once and _nothing_to_release(after):
+        started: Told = ("tenant.provisioning.started", data, fact.requested_by)
+        if fact.earlier <= before.attempt:
+            return [started]
+        # Attempts that the journal has lost: the last of them ends here, and is not told over.
+        return [("tenant.provisioning.reset", {"attempt_number": fact.earlier}, None), started]
+    if fact.kind is Kind.ADOPT:
+        resources = [str(entry.reservation) for entry in after.ledger]
+        adopted = {"tenant_slug": names.slug, "plan": tenant.spec.plan, "resources": resources}
+        return [("tenant.adopted", {**adopted, "attempt_number": after.attempt}, None)]
+    return [] if _is_told_by_its_end(after) else [("tenant.deprovisioning.started", data, fact.requested_by)]
+
+
+def _is_told_by_its_end(saga: Saga) -> bool:
+    """Whether the release that has begun has nothing to do, and is one change only: from Pending to Decommissioned, or
+    to `tenant.deleted`."""
+    was_pending = saga.attempt == 0 or (bool(saga.history) and saga.history[-1].outcome is Outcome.CANCELLED)
+    return _nothing_to_release(saga) and (was_pending or _run(saga).reason == RunReason.DELETED)
+
+
+def _remains_found(tenant: Tenant, names: Names, before: Saga) -> list[Told]:
+    """A release that had nothing to tell has something to do after all."""
+    run = _run(before)
+    if run.kind is not Kind.RELEASE or not _is_told_by_its_end(before):
         return []
-    return [("tenant.deprovisioning.started", data, fact.requested_by)]
+    data = {
+        "tenant_slug": names.slug,
+        "plan": tenant.spec.plan,
+        "requested_by": run.requested_by,
+        "attempt_number": before.attempt,
+    }
+    return [("tenant.deprovisioning.started", data, run.requested_by)]
 
 
 def _completed(before: Saga, after: Saga, fact: ActivityCompleted, now: datetime) -> list[Told]:
+    if _run(before).kind is Kind.ADOPT:
+        return []  # told when it was made
     row = before.row(fact.activity)
     data = {"step": row.activity, "phase": row.phase, "duration_ms": _milliseconds(row, now)}
     told: list[Told] = [("tenant.provisioning.step_completed", {**data, "details": fact.detail}, None)]
@@ -153,6 +185,8 @@ def _compensated(before: Saga, fact: CompensationCompleted, now: datetime) -> li
     row = before.row(fact.activity)
     if _run(before).kind is Kind.PROVISION:
         return [("tenant.provisioning.compensated", {"step": row.activity, "details": fact.detail}, None)]
+    if fact.activity == ActivityName.VALIDATE_REQUEST:
+        return []  # the last look releases nothing
     data = {
         "step": row.activity,
         "phase": row.phase,
@@ -198,7 +232,8 @@ def _finished(names: Names, before: Saga, after: Saga, fact: RunFinished, now: d
 
 
 def _nothing_to_release(saga: Saga) -> bool:
-    return all(row.state is RowState.SKIPPED for row in saga.timeline)
+    """Whether the release has nothing to do but its last look."""
+    return all(row.state is RowState.SKIPPED for row in saga.timeline if row.activity != ActivityName.VALIDATE_REQUEST)
 
 
 def _milliseconds(row: Row, now: datetime) -> int:

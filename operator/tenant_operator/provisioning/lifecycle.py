@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from tenant_operator.api.names import (
@@ -31,6 +32,8 @@ def state_of(saga: Saga, *, suspended: bool) -> TenantState:
     if not run.finished:
         if run.kind is Kind.RELEASE:
             return TenantState.DECOMMISSIONING
+        if run.kind is Kind.ADOPT:
+            return serving
         activated = run.direction is Direction.FORWARD and any(
             row.activity == ActivityName.MARK_ACTIVE and row.state is RowState.COMPLETED for row in saga.timeline
         )
@@ -46,19 +49,22 @@ def state_of(saga: Saga, *, suspended: bool) -> TenantState:
             return TenantState.PENDING
 
 
-def demand(tenant: Tenant, saga: Saga, new_id: Callable[[], str], *, held: bool) -> list[Fact]:
+def demand(tenant: Tenant, saga: Saga, new_id: Callable[[], str], *, held: bool, hindrance: str = "") -> list[Fact]:
     """What the tenant, as it stands in the API, asks of its saga now. Empty once it has been granted or refused.
-    `held`: a living worker has the run in hand."""
+
+    `held`: a living worker has the run in hand. `hindrance` is why no provisioning may begin, if there is a reason."""
     state = state_of(saga, suspended=tenant.status.state is TenantState.SUSPENDED)
     request = requested(tenant)
     if request is not None and (saga.last_request is None or saga.last_request.id != request.id):
-        return _judge(tenant, saga, state, request, new_id, held=held)
+        return _judge(tenant, saga, state, request, new_id, held=held, hindrance=hindrance)
     deleting = tenant.metadata.deletion_timestamp is not None
     # A deletion cannot be stamped: better nobody than whoever asked for something before.
     who = None if deleting else requester(tenant)
-    if deleting or tenant.spec.desired_state is DesiredState.DECOMMISSIONED:
+    if is_unwanted(tenant):
         reason = RunReason.DELETED if deleting else RunReason.DECOMMISSIONED
         return _release(saga, state, reason, who, new_id)
+    if hindrance:
+        return []
     if state is TenantState.PENDING and saga.attempt == 0:
         return [RunStarted(new_id(), Kind.PROVISION, RunReason.CREATED, who)]
     if state is TenantState.DECOMMISSIONED and tenant.spec.desired_state is DesiredState.ACTIVE:
@@ -80,10 +86,39 @@ def _release(
     return [RunStarted(new_id(), Kind.RELEASE, reason, who)]
 
 
+def is_unwanted(tenant: Tenant) -> bool:
+    """Whether everything of the tenant is to be released."""
+    return tenant.metadata.deletion_timestamp is not None or tenant.spec.desired_state is DesiredState.DECOMMISSIONED
+
+
 def let_go(saga: Saga) -> bool:
     """Whether everything was released because the tenant is being deleted: the record may go."""
     run = saga.run
     return run is not None and run.finished and run.reason == RunReason.DELETED and not saga.ledger
+
+
+def contradicts_service(saga: Saga) -> bool:
+    """Whether the journal tells of a tenant that has never served: it is out of date if the tenant has."""
+    run = saga.run
+    if run is None:
+        return True
+    if run.kind is not Kind.PROVISION or run.outcome is Outcome.COMPLETED:
+        return False
+    opened = (RowState.RUNNING, RowState.COMPLETED, RowState.FAILED, RowState.COMPENSATING)
+    return run.finished or not any(
+        row.activity == ActivityName.MARK_ACTIVE and row.state in opened for row in saga.timeline
+    )
+
+
+def mended(saga: Saga) -> Saga:
+    """The journal, or what is left of it to believe: a run that lacks the row by which it must end is no run."""
+    run = saga.run
+    if run is None or run.finished:
+        return saga
+    verifying = next((row.state for row in saga.timeline if row.activity == ActivityName.VALIDATE_REQUEST), None)
+    passed = (None, RowState.PENDING, RowState.SKIPPED, RowState.COMPENSATED)
+    damaged = verifying is None or (run.direction is Direction.BACKWARD and verifying in passed)
+    return replace(saga, run=None, timeline=()) if damaged else saga
 
 
 def structural_cause(saga: Saga) -> str | None:
@@ -153,6 +188,7 @@ def _judge(
     new_id: Callable[[], str],
     *,
     held: bool,
+    hindrance: str,
 ) -> list[Fact]:
     """The verdict on a request, with what it sets off."""
     effect: list[Fact] = []
@@ -167,7 +203,7 @@ def _judge(
             else:
                 message = "a rollback is already running; nothing to change"
         case Action.RETRY:
-            refusal = refuse_retry(tenant, saga, state)
+            refusal = refuse_retry(tenant, saga, state) or hindrance or None
             effect = [RunStarted(new_id(), Kind.PROVISION, RunReason.RETRIED, request.requested_by)]
             message = f"attempt {saga.attempt + 1} begins"
         case Action.RESET:

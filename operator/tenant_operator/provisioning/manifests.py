@@ -46,15 +46,18 @@ def template_values(names: Names) -> dict[str, str]:
     }
 
 
+def claim(names: Names) -> Manifest:
+    """The Namespace alone."""
+    (manifest,) = BUILT_IN.render(
+        "namespace.yaml.j2", names, {"namespace": names.namespace}, outside={"Namespace": None}
+    )
+    return manifest
+
+
 def namespace(names: Names, plan: Plan) -> list[Manifest]:
     """The Namespace, first, and what bounds its content."""
-    values = {
-        "namespace": names.namespace,
-        "quota_name": names.quota,
-        "limits_name": names.limits,
-        "plan": plan.spec,
-    }
-    return BUILT_IN.render("namespace.yaml.j2", names, values, outside={"Namespace": None})
+    values = {"quota_name": names.quota, "limits_name": names.limits, "plan": plan.spec}
+    return [claim(names), *BUILT_IN.render("bounds.yaml.j2", names, values)]
 
 
 def network_policies(names: Names, options: Options, plan: Plan, *, database_port: int) -> list[Manifest]:

@@ -21,7 +21,8 @@ def _bounded(text: str, limit: int, separator: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """The names that belong to one tenant. `host_label`, `<slug>-<organization slug>`, is unique; the pair is not."""
+    """The names that belong to one tenant. `host_label`, `<slug>-<organization slug>`, is unique; the pair is not.
+    `uid` is the tenant's identity: the UID of its Tenant, or of the one that this was restored from."""
 
     slug: str
     organization: str

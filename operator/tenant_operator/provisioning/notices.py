@@ -13,6 +13,7 @@ from tenant_operator.saga.facts import (
     CompensationTryFailed,
     Fact,
     HistoryReset,
+    RemainsFound,
     RequestTaken,
     RunFinished,
     RunReversed,
@@ -41,6 +42,9 @@ def _tell(names: Names, after: Saga, fact: Fact) -> list[Happening]:
     match fact:
         case RunStarted(kind=Kind.PROVISION):
             return [Happening("ProvisioningStarted", f"attempt {after.attempt} begins ({fact.reason})")]
+        case RunStarted(kind=Kind.ADOPT):
+            adopted = f"attempt {after.attempt} serves, and the status did not tell: it is taken over as it is"
+            return [Happening("Adopted", adopted)]
         case RunStarted():
             return [Happening("DecommissioningStarted", f"everything held is released ({fact.reason})")]
         case RunTakenOver():
@@ -62,6 +66,10 @@ def _tell(names: Names, after: Saga, fact: Fact) -> list[Happening]:
         case CompensationTryFailed(repeated=False):
             reason = "ReleaseStalled" if fact.stalled else "ReleaseRetrying"
             return [Happening(reason, f"{fact.activity}: {fact.error}", warning=True)]
+        case RemainsFound():
+            return [
+                Happening("RemainsFound", f"there is more than the status told: {', '.join(fact.found)}", warning=True)
+            ]
         case RunFinished():
             return _finished(after, fact)
         case HistoryReset():

@@ -97,6 +97,9 @@ class StoredItem:
     name: str
     tag: str
 
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}"
+
 
 class Storage(Protocol):
     """The platform's PostgreSQL. Passwords are parameters only; they appear in no message."""
@@ -106,8 +109,8 @@ class Storage(Protocol):
         they do not belong: one sentence each, with the command that ends it. Unavailable if the server does not answer
         or refuses the login; Rejected, naming what is missing, if the administrator may not do what is needed."""
 
-    async def inventory(self) -> Sequence[StoredItem]:
-        """Every database and every role on the server that was made for a tenant."""
+    async def inventory(self, tag: str | None = None) -> Sequence[StoredItem]:
+        """Every database and every role on the server that was made for a tenant: of that `tag`, or of all."""
 
     @property
     def endpoint(self) -> Endpoint:

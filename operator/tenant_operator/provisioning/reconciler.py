@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 
 from tenant_operator.api.names import ANNOTATION_ACTION, FINALIZER
@@ -9,8 +10,10 @@ from tenant_operator.api.tenant import Tenant
 from tenant_operator.provisioning.backlog import BACKPRESSURE, backlog
 from tenant_operator.provisioning.courier import Courier
 from tenant_operator.provisioning.known import KnownTenants
-from tenant_operator.provisioning.lifecycle import let_go, take_request
+from tenant_operator.provisioning.lifecycle import is_unwanted, let_go, take_request
+from tenant_operator.provisioning.notices import Happening
 from tenant_operator.provisioning.ports import Clock, Conflict, TenantKey, TenantStore
+from tenant_operator.provisioning.standing import standing_of
 from tenant_operator.provisioning.tenant_saga import TenantSaga
 from tenant_operator.provisioning.upkeep import Upkeep
 from tenant_operator.saga.host import Gone, Stale
@@ -57,6 +60,7 @@ class Reconciler:
             self._courier.cleared(key, ())
             self._runner.forget(key)
             self._host.forget(key)
+            self._host.recollection.forget(tenant)
             return None
         except Stale:
             return 0.0
@@ -78,7 +82,11 @@ class Reconciler:
         if is_full:
             return _SOON
         tenant = await self._host.write_backlog(tenant, "")
-        tenant, again = await self._runner.advance(tenant, attention)
+        tenant, again, hindrance = await self._advance(tenant, attention)
+        if hindrance:
+            return await self._hindered(tenant, hindrance)
+        if (standing := standing_of(tenant.status)).hindrance:
+            tenant = await self._host.write_standing(tenant, replace(standing, hindrance=""))
         tenant, pause = await self._upkeep.tend(tenant)
         if again is not None:
             seconds = max(again - self._clock.elapsed(), 0.0)
@@ -95,9 +103,35 @@ class Reconciler:
             if tenant.status.outbox:
                 return None
         if let_go(self._host.saga(tenant)) and FINALIZER in tenant.metadata.finalizers:
+            if not await self._host.is_cleared(tenant):
+                return 0.0
             left = tuple(each for each in tenant.metadata.finalizers if each != FINALIZER)
             await self._with_finalizers(tenant, left)
         return None
+
+    async def _advance(self, tenant: Tenant, attention: asyncio.Event) -> tuple[Tenant, float | None, str]:
+        """Carry the saga on, with a look at what there is where the status alone must not be believed. Returns the
+        tenant, when to look again, and what hinders it."""
+        host = self._host
+        host.recollection.forget_hindrance(tenant)
+        if host.recollection.is_doubtful(tenant):
+            hindrance = await host.recall(tenant)
+            if hindrance and not is_unwanted(tenant):
+                return tenant, None, hindrance
+        tenant, again = await self._runner.advance(tenant, attention)
+        hindrance = ""
+        if host.recollection.is_due(tenant):
+            hindrance = await host.recall(tenant)
+            tenant, again = await self._runner.advance(tenant, attention)
+        return tenant, again, "" if is_unwanted(tenant) else hindrance
+
+    async def _hindered(self, tenant: Tenant, hindrance: str) -> float:
+        """Say why nothing is done; a later look may find that it is over."""
+        standing = standing_of(tenant.status)
+        if standing.hindrance != hindrance:
+            happening = Happening("StatusLost", hindrance, warning=True)
+            await self._host.write_standing(tenant, replace(standing, hindrance=hindrance), happening)
+        return self._host.recheck_seconds
 
     async def take(self, key: TenantKey, attention: asyncio.Event) -> float | None:
         """Take a one-shot request off a tenant's annotation. Apart from `reconcile`, which may be busy, so that a

@@ -59,6 +59,15 @@ async def set_open(cluster: Cluster, names: Names, options: Options, plan: Plan 
     return True
 
 
+def is_open(switch: Manifest, names: Names, options: Options) -> bool:
+    """Whether the route, as it is stored, leads to a workload."""
+    services: list[str] = []
+    for rule in (switch.get("spec") or {}).get("rules") or ():
+        services += [each["backend"]["service"]["name"] for each in (rule.get("http") or {}).get("paths") or ()]
+        services += [each["name"] for each in rule.get("backendRefs") or ()]
+    return bool(services) and _responder(names, options).service not in services
+
+
 def _switch(names: Names, options: Options, plan: Plan | None, *, is_open: bool) -> Manifest:
     """The one object that opens and closes the route."""
     backend = _workload(names, plan) if is_open else _responder(names, options)

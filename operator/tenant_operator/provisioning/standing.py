@@ -32,25 +32,29 @@ class Trouble:
 class Standing:
     """`suspended`: traffic is paused. `switching`: the route is being closed or opened, and may be either.
     `workloads_hash`: what was last rolled out, or is being. `rolling_out`: why their rollout in place is not complete
-    yet; empty if it is. `trouble`: None if the last look did all that there was to do."""
+    yet; empty if it is. `trouble`: None if the last look did all that there was to do. `hindrance`: why nothing is done
+    before a person has helped, because the status does not tell what there is; empty if nothing is in the way."""
 
     suspended: bool = False
     switching: bool = False
     workloads_hash: str | None = None
     rolling_out: str = ""
     trouble: Trouble | None = None
+    hindrance: str = ""
 
 
 def standing_of(status: TenantStatus) -> Standing:
     """What the status tells."""
     ready = find_condition(status.conditions, ConditionType.WORKLOADS_READY)
     traffic = find_condition(status.conditions, ConditionType.TRAFFIC_ENABLED)
+    stalled = find_condition(status.conditions, ConditionType.STALLED)
     return Standing(
         suspended=status.state is TenantState.SUSPENDED,
         switching=traffic is not None and traffic.reason in (Reason.SUSPENDING, Reason.RESUMING),
         workloads_hash=status.workloads_hash,
         rolling_out=ready.message if ready is not None and ready.reason == Reason.ROLLING_OUT else "",
         trouble=_trouble_of(status),
+        hindrance=stalled.message if stalled is not None and stalled.reason == Reason.STATUS_LOST else "",
     )
 
 

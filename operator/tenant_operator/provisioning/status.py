@@ -82,7 +82,8 @@ def project(
             "state": state,
             "phase": running.activity if running else "",
             "url": names.url,
-            "tenant_id": tenant.metadata.uid,
+            "tenant_id": names.uid,
+            "record_uid": tenant.metadata.uid,
             "organization_slug": names.organization,
             "conditions": _observed(conditions, generation),
             "outbox": tuple(outbox),
@@ -155,12 +156,29 @@ def _readiness(
     Ready is True in Active only. A tenant that was asked to be Suspended or Decommissioned, and is, has no Ready:
     to clients, False would mean that it is on its way to something else.
     """
+    if standing.hindrance:
+        verdict: _Verdict = ConditionType.STALLED, Reason.STATUS_LOST, standing.hindrance
+        return [ConditionUpdate(ConditionType.READY, ConditionStatus.FALSE, *verdict[1:]), *_underway(verdict)]
+    if saga.run is not None and saga.run.kind is Kind.ADOPT and not saga.run.finished:
+        verdict = _adoption(saga, is_stalled(saga, steps))
+        return [ConditionUpdate(ConditionType.READY, ConditionStatus.FALSE, *verdict[1:]), *_underway(verdict)]
     if state in SERVING:
         return _serving(tenant.spec.desired_state, names, state, standing)
     if state.value == tenant.spec.desired_state.value:
         return [ConditionType.READY, *_underway(None)]
     verdict = _verdict(tenant, saga, is_stalled(saga, steps), state)
     return [ConditionUpdate(ConditionType.READY, ConditionStatus.FALSE, *verdict[1:]), *_underway(verdict)]
+
+
+def _adoption(saga: Saga, stuck: Row | None) -> _Verdict:
+    """How far it is with a tenant whose status was lost; what of it still serves goes on serving."""
+    if stuck is None:
+        return ConditionType.RECONCILING, Reason.ADOPTING, f"its status was lost; taking over {_progress(saga)[1]}"
+    message = (
+        f"its status was lost, and {stuck.activity} cannot take over what is there: {_brief(stuck.message)}. Nothing "
+        "is rolled back, and it goes on being tried. Next: remove the cause"
+    )
+    return ConditionType.STALLED, Reason.ADOPTION_FAILED, message
 
 
 def _underway(verdict: _Verdict | None) -> list[ConditionUpdate | ConditionType]:

@@ -15,19 +15,22 @@ from tenant_operator.provisioning.audit import audit_event, audit_events
 from tenant_operator.provisioning.courier import Courier
 from tenant_operator.provisioning.journal import decode
 from tenant_operator.provisioning.known import KnownTenants, key_of
-from tenant_operator.provisioning.lifecycle import demand, requester
+from tenant_operator.provisioning.lifecycle import contradicts_service, demand, mended, requester
 from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.notices import Happening, notices
 from tenant_operator.provisioning.options import Options
 from tenant_operator.provisioning.ports import Conflict, Notifier, TenantKey, TenantStore
+from tenant_operator.provisioning.recall import recall, remains
+from tenant_operator.provisioning.recollection import Recollection
 from tenant_operator.provisioning.rules import lives_with
 from tenant_operator.provisioning.standing import Standing, contents_hash, standing_of
 from tenant_operator.provisioning.status import project
-from tenant_operator.saga.activity import Progress, Step
+from tenant_operator.saga.activity import Done, Progress, Step, Undone
+from tenant_operator.saga.errors import Rejected, Unavailable
 from tenant_operator.saga.evolve import Worker
 from tenant_operator.saga.facts import ActivityCompleted, CompensationStarted, Fact, RunStarted
 from tenant_operator.saga.host import Gone, Pulse, Stale
-from tenant_operator.saga.model import Saga
+from tenant_operator.saga.model import Kind, Saga
 from tenant_operator.saga.sight import next_time
 
 _log = logging.getLogger(__name__)
@@ -61,12 +64,16 @@ class TenantSaga:
         self._courier = courier
         self._known = known
         self._new_id = new_id
+        self.recollection = Recollection(new_id)
         self._acted_on: dict[TenantKey, Tenant] = {}
         self._deployed: dict[TenantKey, Plan] = {}
         self._steps: dict[Names, tuple[Plan | None, Mapping[str, Step]]] = {}
 
     def names(self, tenant: Tenant) -> Names:
         """What everything of the tenant is called. One that only pretends to be of an organisation learns no slug."""
+        return self._names(tenant, self.recollection.identity(tenant))
+
+    def _names(self, tenant: Tenant, identity: str) -> Names:
         organization = self._ports.catalog.organization(tenant.spec.organization)
         is_member = organization is not None and lives_with(tenant, organization)
         slug = organization.slug if organization is not None and is_member else tenant.spec.organization
@@ -76,7 +83,7 @@ class TenantSaga:
             slug=tenant.slug,
             organization=slug,
             organization_name=tenant.spec.organization,
-            uid=tenant.metadata.uid,
+            uid=identity,
             base_domain=self._options.base_domain,
         )
 
@@ -84,7 +91,9 @@ class TenantSaga:
         return key_of(record)
 
     def saga(self, record: Tenant) -> Saga:
-        return decode(record.status)
+        if record.status.record_uid not in (None, record.metadata.uid):
+            return Saga()  # it came from the backup of another record: what is so is for the world to say
+        return mended(decode(record.status))
 
     def steps(self, record: Tenant) -> Mapping[str, Step]:
         names = self.names(record)
@@ -121,11 +130,47 @@ class TenantSaga:
             max_takeovers=self._options.max_takeovers,
             best_effort=activity.best_effort,
             compensates=activity.compensates,
+            verifies=activity.verifies,
+            renews=activity.renews,
             reserves=tuple(activity.reserves(names)),
         )
 
     def demand(self, record: Tenant, saga: Saga, *, held: bool) -> Sequence[Fact]:
-        return demand(record, saga, self._new_id, held=held)
+        found = self.recollection.found(record)
+        hindrance = found.hindrance if found is not None else ""
+        asked = demand(record, saga, self._new_id, held=held, hindrance=hindrance)
+        return self.recollection.judge(record, saga, asked)
+
+    @property
+    def recheck_seconds(self) -> float:
+        """The pause between two looks at what hinders a tenant."""
+        return self._options.stalled_retry.total_seconds()
+
+    async def recall(self, record: Tenant) -> str:
+        """Look who the tenant is, and what there is of it. Returns why nothing may be begun; empty if it may.
+
+        Raises Unavailable, Rejected.
+        """
+        saga = self.saga(record)
+        asked = demand(record, saga, self._new_id, held=False)
+        starts = [fact.kind for fact in asked if isinstance(fact, RunStarted)]
+        found = await recall(
+            record,
+            self._names(record, record.metadata.uid),
+            self._ports,
+            self._options,
+            for_run=Kind.PROVISION in starts or (not starts and contradicts_service(saga)),
+            journal_is_empty=saga.attempt == 0 and not saga.ledger,
+        )
+        self.recollection.note(record, found, is_needed=bool(starts))
+        return found.hindrance
+
+    async def is_cleared(self, record: Tenant) -> bool:
+        """Whether a look has told that nothing of a released tenant is left; if not, it is to be released again."""
+        if not self.recollection.is_cleared(record):
+            left = await remains(self.context(record, "", Silence()))
+            self.recollection.clear(record, is_clear=not left)
+        return self.recollection.is_cleared(record)
 
     def newest(self, record: Tenant) -> Tenant:
         known = self._known.get(key_of(record))
@@ -139,6 +184,8 @@ class TenantSaga:
             self._known.forget(key_of(record), record.metadata.uid)
             raise Gone
         self._known.observe(fresh)
+        if self.recollection.is_doubtful(fresh) and (hindrance := await self.recall(fresh)):
+            raise Unavailable(f"Tenant {key_of(fresh)}: {hindrance}")
         # The answer to the write that put them there may have been lost.
         self._courier.hand_over(key_of(fresh), fresh.status.outbox)
         return fresh
@@ -157,11 +204,31 @@ class TenantSaga:
         )
         outbox = [*self._courier.undelivered(key, record.status.outbox), *events]
         standing = self._standing(record, facts)
-        status = project(record, names, saga, steps, outbox, now, standing=standing)
-        stored = await self._store_status(record.model_copy(update={"status": status}))
+        stored = await self._store_status(self._projected(record, saga, outbox, standing, now))
+        if any(isinstance(fact, RunStarted) for fact in facts):
+            self.recollection.begun(stored)
         self._courier.hand_over(key, stored.status.outbox)
         await self.tell(stored, notices(names, saga, facts))
         return stored
+
+    def _projected(
+        self,
+        record: Tenant,
+        saga: Saga,
+        outbox: Sequence[OutboxEvent],
+        standing: Standing,
+        now: datetime,
+        *,
+        backlog: str = "",
+    ) -> Tenant:
+        """The record with the status that tells the saga."""
+        names, steps = self.names(record), self.steps(record)
+        status = project(record, names, saga, steps, outbox, now, standing=standing, backlog=backlog)
+        is_made = saga.attempt > 0 or saga.run is not None
+        if not is_made or not self.recollection.is_confirmed(record):
+            # Who the tenant is has to be found out yet: what the status says of it is a hint that must not be lost.
+            status = status.model_copy(update={"tenant_id": record.status.tenant_id})
+        return record.model_copy(update={"status": status})
 
     def _standing(self, record: Tenant, facts: Sequence[Fact]) -> Standing:
         """What the facts make of the tenant beside its journal."""
@@ -178,6 +245,9 @@ class TenantSaga:
                     # As it was wanted when the route was opened, or left closed.
                     suspended = acted_on.spec.desired_state is DesiredState.SUSPENDED
                     standing = replace(standing, suspended=suspended)
+                case RunStarted(kind=Kind.ADOPT):
+                    found = self.recollection.found(record)
+                    standing = Standing(suspended=found is not None and found.suspended)
                 case RunStarted():
                     standing = Standing(workloads_hash=standing.workloads_hash)
                 case CompensationStarted(activity=ActivityName.DEPLOY_WORKLOADS):
@@ -195,7 +265,8 @@ class TenantSaga:
         now = next_time(self._ports.clock.now(), saga)
         outbox = self._courier.undelivered(key, record.status.outbox)
         if event is not None:
-            outbox.append(audit_event(record, event, {}, requester(record), now=now, event_id=self._new_id()))
+            names, who = self.names(record), requester(record)
+            outbox.append(audit_event(record, names, event, {}, who, now=now, event_id=self._new_id()))
         stored = await self._project(record, saga, outbox, standing, now)
         self._courier.hand_over(key, stored.status.outbox)
         await self.tell(stored, happenings)
@@ -221,10 +292,8 @@ class TenantSaga:
         *,
         backlog: str = "",
     ) -> Tenant:
-        names, steps = self.names(record), self.steps(record)
-        status = project(record, names, saga, steps, outbox, now, standing=standing, backlog=backlog)
         try:
-            return await self._store_status(record.model_copy(update={"status": status}))
+            return await self._store_status(self._projected(record, saga, outbox, standing, now, backlog=backlog))
         except Stale:
             await self.refresh(record)
             raise
@@ -268,8 +337,11 @@ class TenantSaga:
             self._deployed[key_of(record)] = context.plan
         return await self._activities[activity].run(context)
 
-    async def undo(self, record: Tenant, activity: str, pulse: Pulse) -> Progress:
-        return await self._activities[activity].compensate(self.context(record, activity, pulse))
+    async def undo(self, record: Tenant, activity: str, pulse: Pulse) -> Undone:
+        progress = await self._activities[activity].compensate(self.context(record, activity, pulse))
+        if self._activities[activity].verifies and isinstance(progress, Done):
+            self.recollection.clear(record, is_clear=True)
+        return progress
 
     def context(self, tenant: Tenant, activity: str, pulse: Pulse) -> Context:
         """What an activity is given to work with."""
@@ -290,3 +362,13 @@ class TenantSaga:
         """A tenant came to rest, or is gone: nothing about its run has to be remembered."""
         self._acted_on.pop(key, None)
         self._deployed.pop(key, None)
+
+
+class Silence:
+    """Nobody listens to what is done outside a saga: the conditions tell it."""
+
+    def heartbeat(self, detail: str, progress: int | None = None) -> None:
+        """Not told."""
+
+    async def checkpoint(self, name: str) -> None:
+        raise Rejected("there is no journal row outside a saga")

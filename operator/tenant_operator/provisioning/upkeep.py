@@ -7,7 +7,7 @@ from typing import Final
 from tenant_operator.api.plan import Plan
 from tenant_operator.api.states import DesiredState, TenantState
 from tenant_operator.api.tenant import Tenant
-from tenant_operator.provisioning import manifests, route
+from tenant_operator.provisioning import claims, manifests, route
 from tenant_operator.provisioning.activities.deploy_workloads import workload_refs
 from tenant_operator.provisioning.activities.wait_ready import WaitReady
 from tenant_operator.provisioning.activity import Context
@@ -17,7 +17,7 @@ from tenant_operator.provisioning.notices import Happening
 from tenant_operator.provisioning.objects import apply_all, delete_all, ref_of
 from tenant_operator.provisioning.ports import Clock, Manifest, ObjectRef, TenantKey
 from tenant_operator.provisioning.standing import SERVING, Standing, Trouble, contents, contents_hash, standing_of
-from tenant_operator.provisioning.tenant_saga import TenantSaga
+from tenant_operator.provisioning.tenant_saga import Silence, TenantSaga
 from tenant_operator.saga.activity import NotYet
 from tenant_operator.saga.errors import ActivityError, Rejected
 from tenant_operator.saga.evolve import bounded
@@ -211,8 +211,10 @@ class Upkeep:
 
     def _boundary(self, ctx: Context, plan: Plan) -> list[Manifest]:
         port = ctx.ports.storage.endpoint.port
+        namespace, *bounds = manifests.namespace(ctx.names, plan)
         return [
-            *manifests.namespace(ctx.names, plan),
+            claims.marked(namespace, ctx.tenant, served=True),
+            *bounds,
             *manifests.network_policies(ctx.names, ctx.options, plan, database_port=port),
         ]
 
@@ -264,14 +266,4 @@ class Upkeep:
         return known[2]
 
     def _context(self, tenant: Tenant) -> Context:
-        return self._host.context(tenant, "", _Silence())
-
-
-class _Silence:
-    """Nobody listens to what is done outside a saga: the conditions tell it."""
-
-    def heartbeat(self, detail: str, progress: int | None = None) -> None:
-        """Not told."""
-
-    async def checkpoint(self, name: str) -> None:
-        raise Rejected("there is no journal row outside a saga")
+        return self._host.context(tenant, "", Silence())

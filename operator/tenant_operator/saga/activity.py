@@ -31,8 +31,10 @@ class Step:
     """One activity as the engine sees it.
 
     `timeout` spans all its tries; it begins anew with a worker that takes over, `max_takeovers` times at most. A
-    best-effort step cannot fail the saga. `compensates` says whether a release has anything to undo. `reserves` is what
-    the activity is about to hold: it enters the ledger with the intent.
+    best-effort step cannot fail the saga. `compensates` says whether a release has anything to undo. `verifies` says
+    that its compensation looks whether anything is left: it is part of every release, whatever the journal tells.
+    `renews` says that an adoption runs it again over what is there. `reserves` is what the activity is about to hold:
+    it enters the ledger with the intent.
     """
 
     activity: str
@@ -42,6 +44,8 @@ class Step:
     max_takeovers: int = 3
     best_effort: bool = False
     compensates: bool = True
+    verifies: bool = False
+    renews: bool = False
     reserves: tuple[Reservation, ...] = ()
 
 
@@ -62,4 +66,15 @@ class NotYet:
     progress: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Remains:
+    """Of a step that verifies: what the journal takes for released, or for never made, is there. `found` names it."""
+
+    found: tuple[str, ...]
+
+
 Progress = Done | NotYet
+"""What a try of an activity can answer."""
+
+Undone = Progress | Remains
+"""What a try of a compensation can answer."""

@@ -110,17 +110,31 @@ def after_failure(saga: Saga, step: Step, error: Exception, sight: Sight, now: M
     if row.state is RowState.COMPENSATING:
         for_good = not can_heal or left <= timedelta(0)
         return compensation_failed(row, step, message, now, outage=outage, for_good=for_good, jitter=jitter)
-    if not can_heal:
-        return ActivityFailed(step.activity, message, step.best_effort)
     tries = row.tries + 1
     told = f"{tries} {'try' if tries == 1 else 'tries'}"
-    if not outage and row.spent + 1 >= step.retry.max_tries:
-        return ActivityFailed(step.activity, f"{message} (gave up after {told})", step.best_effort)
     last = left - min(_LAST_TRY, step.timeout / 10)
-    if last <= timedelta(0):
-        return ActivityFailed(step.activity, f"{_timed_out(step, message)} ({told})", step.best_effort)
-    pause = step.retry.backoff(row.outages + 1 if outage else row.spent + 1, jitter)
-    return TryFailed(step.activity, message, now.wall + min(pause, last), outage)
+    given_up = message
+    if can_heal and not outage and row.spent + 1 >= step.retry.max_tries:
+        given_up = f"{message} (gave up after {told})"
+    elif can_heal and last <= timedelta(0):
+        given_up = f"{_timed_out(step, message)} ({told})"
+    elif can_heal:
+        pause = step.retry.backoff(row.outages + 1 if outage else row.spent + 1, jitter)
+        return TryFailed(step.activity, message, now.wall + min(pause, last), outage=outage)
+    if _never_turns_back(saga.run):
+        return _stalled_try(row, step, message, now.wall)
+    return ActivityFailed(step.activity, given_up, step.best_effort)
+
+
+def _never_turns_back(run: Run | None) -> bool:
+    """Whether the run goes on, whatever fails: an adoption did not make what it would have to undo."""
+    return run is not None and run.kind is Kind.ADOPT
+
+
+def _stalled_try(row: Row, step: Step, message: str, now: datetime) -> TryFailed:
+    """A failed try whose budget is used up, of an activity that is tried for ever."""
+    due = now + step.retry.stalled_every
+    return TryFailed(step.activity, message, due, stalled=True, repeated=is_spent(row, step))
 
 
 def compensation_failed(
@@ -154,12 +168,12 @@ def is_spent(row: Row, step: Step) -> bool:
 
 
 def is_stalled(saga: Saga, steps: Mapping[str, Step]) -> Row | None:
-    """The row of a compensation that has used up its budget, if there is one."""
+    """The row that has used up its budget and goes on being tried, if there is one: of a rollback or an adoption."""
     if saga.run is None or saga.run.finished:
         return None
     row = saga.in_hand
-    is_stuck = row is not None and row.state is RowState.COMPENSATING and is_spent(row, steps[row.activity])
-    return row if is_stuck else None
+    tried = RowState.RUNNING if _never_turns_back(saga.run) else RowState.COMPENSATING
+    return row if row is not None and row.state is tried and is_spent(row, steps[row.activity]) else None
 
 
 def _claim(saga: Saga, run: Run, steps: Mapping[str, Step], sight: Sight, worker: Worker) -> Decision:
@@ -179,7 +193,10 @@ def _forward(saga: Saga, steps: Mapping[str, Step], sight: Sight) -> Decision:
             case RowState.RUNNING:
                 due = deadline(sight, step)
                 if sight.at >= due:
-                    return Record(ActivityFailed(row.activity, _timed_out(step, row.message), step.best_effort))
+                    error = _timed_out(step, row.message)
+                    if _never_turns_back(saga.run):
+                        return Record(_stalled_try(row, step, error, sight.wall))
+                    return Record(ActivityFailed(row.activity, error, step.best_effort))
                 return Wait(min(sight.due, due)) if sight.at < sight.due else Act(row.activity, due)
             case _:
                 continue

@@ -17,6 +17,7 @@ from tenant_operator.saga.facts import (
     Fact,
     HistoryReset,
     Pulsed,
+    RemainsFound,
     RequestTaken,
     RunFinished,
     RunReversed,
@@ -43,6 +44,9 @@ KEPT_ATTEMPTS = 5
 KEPT_ERRORS = 20
 MESSAGE_LIMIT = 1000
 """Characters of a message that the journal keeps."""
+
+RELEASED_AGAIN = "released again"
+"""The checkpoint of the step that verifies: what it found was released once more."""
 
 _UNTOUCHED = (RowState.PENDING, RowState.SKIPPED, RowState.COMPENSATED)
 
@@ -104,8 +108,11 @@ def evolve(saga: Saga, fact: Fact, now: datetime, worker: Worker, steps: Mapping
                 fact.activity,
                 lambda row: replace(
                     row,
-                    tries=row.tries + 1,
+                    tries=max(row.tries + 1, steps[row.activity].retry.max_tries + row.outages)
+                    if fact.stalled
+                    else row.tries + 1,
                     outages=row.outages + fact.outage,
+                    resumed_at=fact.next_try_at if fact.stalled else row.resumed_at,  # a fresh clock
                     next_try_at=fact.next_try_at,
                     message=bounded(fact.error),
                 ),
@@ -164,6 +171,8 @@ def evolve(saga: Saga, fact: Fact, now: datetime, worker: Worker, steps: Mapping
             if fact.stalled:
                 saga = _with_entries(saga, fact.activity, EntryState.RELEASE_FAILED, now)
             return _beat(saga, fact.activity, f"waiting to try again: {fact.error}", None, now)
+        case RemainsFound():
+            return replace(saga, timeline=tuple(_held_again(row, fact.activity, steps) for row in saga.timeline))
         case Pulsed():
             beat = saga.run.heartbeat if saga.run else None
             if beat is None or bounded(fact.detail) != beat.detail:  # no news: the row tells why the last try failed
@@ -183,9 +192,11 @@ def evolve(saga: Saga, fact: Fact, now: datetime, worker: Worker, steps: Mapping
 
 def _started(saga: Saga, fact: RunStarted, now: datetime, worker: Worker, steps: Mapping[str, Step]) -> Saga:
     if saga.run is not None and not saga.run.finished:
-        saga = _finished(saga, Outcome.COMPLETED, now)
-    provision = fact.kind is Kind.PROVISION
-    attempt = saga.attempt + 1 if provision else saga.attempt
+        # A tenant that serves while its emails go out is complete; anything else is cut off.
+        complete = saga.run.kind is Kind.PROVISION and fact.kind is Kind.RELEASE
+        saga = _finished(saga, Outcome.COMPLETED if complete else Outcome.CANCELLED, now)
+    release = fact.kind is Kind.RELEASE
+    attempt = max(saga.attempt, fact.earlier) + (1 if fact.kind is Kind.PROVISION else 0)
     return replace(
         saga,
         attempt=attempt,
@@ -193,27 +204,61 @@ def _started(saga: Saga, fact: RunStarted, now: datetime, worker: Worker, steps:
             id=fact.run_id,
             attempt=attempt,
             kind=fact.kind,
-            direction=Direction.FORWARD if provision else Direction.BACKWARD,
+            direction=Direction.BACKWARD if release else Direction.FORWARD,
             reason=fact.reason,
             requested_by=fact.requested_by,
             started_at=now,
             worker=worker.id,
             fence=worker.fence,
         ),
-        timeline=tuple(
-            Row(step.activity, step.phase) if provision else _release_row(saga, step) for step in steps.values()
-        ),
-        errors=() if provision else saga.errors,
+        timeline=tuple(_first_row(saga, step, fact.kind) for step in steps.values()),
+        ledger=_adopted(saga.ledger, steps, now) if fact.kind is Kind.ADOPT else saga.ledger,
+        errors=saga.errors if release else (),
     )
 
 
+def _first_row(saga: Saga, step: Step, kind: Kind) -> Row:
+    """Where a step stands when a run of that kind begins."""
+    match kind:
+        case Kind.PROVISION:
+            return Row(step.activity, step.phase)
+        case Kind.RELEASE:
+            return _release_row(saga, step)
+        case Kind.ADOPT if step.renews:
+            return Row(step.activity, step.phase)
+        case Kind.ADOPT:
+            state = RowState.SKIPPED if step.best_effort else RowState.COMPLETED
+            return Row(step.activity, step.phase, state, message="taken over as it is")
+        case _:
+            assert_never(kind)
+
+
+def _adopted(ledger: tuple[Entry, ...], steps: Mapping[str, Step], now: datetime) -> tuple[Entry, ...]:
+    """The ledger, with all that the steps hold."""
+    known = {entry.reservation for entry in ledger}
+    return ledger + tuple(
+        Entry(reservation, step.activity, EntryState.ALLOCATED, now, now)
+        for step in steps.values()
+        for reservation in step.reserves
+        if reservation not in known
+    )
+
+
+def _held_again(row: Row, verifier: str, steps: Mapping[str, Step]) -> Row:
+    """A row after something was found to be left: released again, and after that verified again."""
+    if row.activity == verifier:
+        return replace(row, state=RowState.COMPLETED, checkpoints=(*row.checkpoints, RELEASED_AGAIN))
+    return replace(row, state=RowState.COMPLETED) if steps[row.activity].compensates else row
+
+
 def _release_row(saga: Saga, step: Step) -> Row:
-    """A release undoes every step that may have left something: by the ledger, or by the last run's timeline."""
+    """A release undoes every step that may have left something: by the ledger, or by the last run's timeline. That
+    nothing else is left is for the step that verifies to say."""
     held = any(entry.activity == step.activity for entry in saga.ledger)
     ran = any(row.activity == step.activity and row.state not in _UNTOUCHED for row in saga.timeline)
     # After a reset there is no timeline: what is still in the ledger says that the forward run came at least so far.
     unknown = not saga.timeline and bool(saga.ledger)
-    needed = held or (step.compensates and (ran or unknown))
+    needed = held or step.verifies or (step.compensates and (ran or unknown))
     return Row(step.activity, step.phase, RowState.COMPLETED if needed else RowState.SKIPPED)
 
 

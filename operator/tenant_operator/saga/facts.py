@@ -8,12 +8,14 @@ from tenant_operator.saga.model import Kind, Outcome, Request, Reservation
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """A run began: PROVISION goes forward through all steps, RELEASE backward through what may be held."""
+    """A run began: PROVISION goes forward through all steps, RELEASE backward through what may be held, ADOPT forward
+    through the steps that it renews. `earlier` attempts are known to have been, whatever the journal tells."""
 
     run_id: str
     kind: Kind
     reason: str
     requested_by: str | None
+    earlier: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +73,15 @@ class ActivityCompleted:
 
 @dataclass(frozen=True, slots=True)
 class TryFailed:
-    """A try failed; the next one is due at `next_try_at`. `outage`: it does not count against the budget."""
+    """A try failed; the next one is due at `next_try_at`. `outage`: it does not count against the budget. `stalled`
+    says that the budget is used up, in a run that goes on all the same, `repeated` that it was so before this try."""
 
     activity: str
     error: str
     next_try_at: datetime
     outage: bool = False
+    stalled: bool = False
+    repeated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +124,14 @@ class CompensationTryFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class RemainsFound:
+    """The step that verifies found that something is left: everything is released again."""
+
+    activity: str
+    found: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Pulsed:
     """A sign of life of the running activity: what it is doing or waiting for."""
 
@@ -149,6 +162,7 @@ Fact = (
     | CompensationStarted
     | CompensationCompleted
     | CompensationTryFailed
+    | RemainsFound
     | Pulsed
     | Checkpointed
 )

@@ -4,7 +4,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol, TypeVar
 
-from tenant_operator.saga.activity import Progress, Step
+from tenant_operator.saga.activity import Progress, Step, Undone
 from tenant_operator.saga.facts import Fact
 from tenant_operator.saga.model import Saga
 
@@ -72,5 +72,5 @@ class Host(Protocol[R]):
     async def act(self, record: R, activity: str, pulse: Pulse) -> Progress:
         """One try of an activity."""
 
-    async def undo(self, record: R, activity: str, pulse: Pulse) -> Progress:
+    async def undo(self, record: R, activity: str, pulse: Pulse) -> Undone:
         """One try of its compensation."""

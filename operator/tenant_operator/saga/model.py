@@ -6,10 +6,12 @@ from enum import StrEnum
 
 
 class Kind(StrEnum):
-    """What a run is for."""
+    """What a run is for. PROVISION makes and may roll back, RELEASE undoes, ADOPT takes over what is there and never
+    turns back: what it did not make is not its own to undo."""
 
     PROVISION = "Provision"
     RELEASE = "Release"
+    ADOPT = "Adopt"
 
 
 class Direction(StrEnum):

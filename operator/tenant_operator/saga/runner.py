@@ -4,17 +4,17 @@ import asyncio
 import logging
 import math
 import random
-from collections.abc import Hashable
+from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import replace
 from enum import Enum, auto
-from typing import Final, Generic
+from typing import Any, Final, Generic
 
-from tenant_operator.saga.activity import NotYet, Progress
+from tenant_operator.saga.activity import NotYet, Remains, Undone
 from tenant_operator.saga.decide import Act, Rest, Undo, Wait, after_failure, compensation_failed, is_spent
 from tenant_operator.saga.errors import ActivityError, NotAsked, Unavailable
 from tenant_operator.saga.evolve import Worker
-from tenant_operator.saga.facts import ActivityCompleted, CompensationCompleted, Fact
-from tenant_operator.saga.host import Clock, Gone, Host, JournalMoved, R
+from tenant_operator.saga.facts import ActivityCompleted, CompensationCompleted, Fact, RemainsFound
+from tenant_operator.saga.host import Clock, Gone, Host, JournalMoved, Pulse, R
 from tenant_operator.saga.session import NEWS, Session
 from tenant_operator.saga.sight import Sight
 
@@ -103,6 +103,7 @@ class Runner(Generic[R]):
     ) -> Fact | NotYet | NotAsked | None:
         """One try of an activity or a compensation. None: it was interrupted, decide again."""
         session.hush()
+        begin: Callable[[R, str, Pulse], Coroutine[Any, Any, Undone]]
         begin = self._host.act if isinstance(work, Act) else self._host.undo
         task = asyncio.create_task(begin(session.record, work.activity, _Pulse(session, work.activity)))
         try:
@@ -120,7 +121,7 @@ class Runner(Generic[R]):
             if not task.cancelled():
                 task.exception()
 
-    def _outcome(self, session: Session[R], work: Act | Undo, task: asyncio.Task[Progress]) -> Fact | NotYet | NotAsked:
+    def _outcome(self, session: Session[R], work: Act | Undo, task: asyncio.Task[Undone]) -> Fact | NotYet | NotAsked:
         try:
             progress = task.result()
         except (JournalMoved, Gone):
@@ -135,6 +136,8 @@ class Runner(Generic[R]):
             return self._failed(session, work, error)
         if isinstance(progress, NotYet):
             return progress
+        if isinstance(progress, Remains):
+            return RemainsFound(work.activity, progress.found)
         if isinstance(work, Act):
             return ActivityCompleted(work.activity, progress.detail)
         return CompensationCompleted(work.activity, progress.detail)
@@ -148,7 +151,7 @@ class Runner(Generic[R]):
         self,
         session: Session[R],
         work: Act | Undo,
-        task: asyncio.Task[Progress],
+        task: asyncio.Task[Undone],
         attention: asyncio.Event,
     ) -> _Watched:
         """Stay with a running activity: keep its heartbeat; see when it is over, overdue, or no longer asked for."""

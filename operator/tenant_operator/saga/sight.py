@@ -39,11 +39,13 @@ class Moment:
 class Sight:
     """A run as this process has seen it, in seconds of its monotonic clock.
 
-    `at`: when it was last looked at. `heard`: when its worker was last seen to show a sign of life. `began`: when the
-    clock of the activity in hand began. `due`: when its next try is due. The rest tells what these were made of.
+    `at`: when it was last looked at, `wall` the same by the wall clock. `heard`: when its worker was last seen to show
+    a sign of life. `began`: when the clock of the activity in hand began. `due`: when its next try is due. The rest
+    tells what these were made of.
     """
 
     at: float
+    wall: datetime
     heard: float = -math.inf
     began: float = 0.0
     due: float = -math.inf
@@ -57,7 +59,7 @@ def look(saga: Saga, steps: Mapping[str, Step], before: Sight | None, now: Momen
     """The run as it is seen now, given how it was `before` (None: never seen in the life of this process)."""
     run, row = saga.run, saga.in_hand
     if run is None or run.finished:
-        return Sight(now.elapsed)
+        return Sight(now.elapsed, now.wall)
     sign = (run.id, run.worker, run.fence, run.resumed_at, run.heartbeat)
     if before is not None and before.sign == sign:
         heard = before.heard
@@ -66,7 +68,7 @@ def look(saga: Saga, steps: Mapping[str, Step], before: Sight | None, now: Momen
     else:
         heard = now.elapsed
     if row is None:
-        return Sight(now.elapsed, heard, sign=sign)
+        return Sight(now.elapsed, now.wall, heard, sign=sign)
     step = steps[row.activity]
     began, clock, extended = _began(run, row, step, before, now)
     promise = (run.id, row.activity, row.state, row.next_try_at)
@@ -77,7 +79,7 @@ def look(saga: Saga, steps: Mapping[str, Step], before: Sight | None, now: Momen
     else:
         longest = max(step.retry.maximum, step.retry.stalled_every)
         due = now.elapsed + min(row.next_try_at - now.wall, longest).total_seconds()
-    return Sight(now.elapsed, heard, began, due, sign, clock, promise, extended)
+    return Sight(now.elapsed, now.wall, heard, began, due, sign, clock, promise, extended)
 
 
 def _began(run: Run, row: Row, step: Step, before: Sight | None, now: Moment) -> tuple[float, Hashable, bool]:

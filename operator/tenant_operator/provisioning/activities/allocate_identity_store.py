@@ -35,6 +35,7 @@ class AllocateIdentityStore(Activity):
     name: ClassVar[str] = ActivityName.ALLOCATE_IDENTITY_STORE
     phase: ClassVar[str] = PhaseName.ALLOCATE
     timeout: ClassVar[timedelta] = timedelta(minutes=5)
+    renews: ClassVar[bool] = True
 
     def reserves(self, names: Names) -> Sequence[Reservation]:
         return (

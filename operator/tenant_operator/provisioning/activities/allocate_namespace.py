@@ -5,7 +5,8 @@ from datetime import timedelta
 from typing import ClassVar
 
 from tenant_operator.api.names import ActivityName, PhaseName
-from tenant_operator.provisioning import manifests
+from tenant_operator.api.states import RunKind
+from tenant_operator.provisioning import claims, manifests
 from tenant_operator.provisioning.activity import Activity, Context
 from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.objects import apply_all, belongs_to, is_going, namespace_ref, taken_by
@@ -30,6 +31,7 @@ class AllocateNamespace(Activity):
     phase: ClassVar[str] = PhaseName.ALLOCATE
     timeout: ClassVar[timedelta] = timedelta(minutes=5)
     retry: ClassVar[RetryPolicy] = RetryPolicy(max_tries=10)
+    renews: ClassVar[bool] = True
 
     def reserves(self, names: Names) -> Sequence[Reservation]:
         return (Reservation("Namespace", names.namespace),)
@@ -39,15 +41,16 @@ class AllocateNamespace(Activity):
         names, cluster = ctx.names, ctx.ports.cluster
         if ctx.plan is None:
             raise Rejected(f"plan {ctx.tenant.spec.plan} no longer exists")
-        claim, *bounds = manifests.namespace(names, ctx.plan)
+        namespace, *bounds = manifests.namespace(names, ctx.plan)
+        run = ctx.tenant.status.run
+        claim = claims.marked(namespace, ctx.tenant, served=run is not None and run.kind is RunKind.ADOPT)
         ctx.heartbeat(f"claiming namespace {names.namespace}", None)
         stored = await cluster.create(claim)
         if not belongs_to(stored, names):
             raise OwnershipConflict(taken_by(stored, names))
         if is_going(stored):
             return NotYet(f"namespace {names.namespace} is still terminating{blockers(stored)}")
-        adopted = claim["metadata"]["labels"].items() - (stored["metadata"].get("labels") or {}).items()
-        await apply_all(cluster, [claim, *bounds] if adopted else bounds)
+        await apply_all(cluster, bounds if claims.says(stored, claim) else [claim, *bounds])
         return Done(f"namespace {names.namespace} allocated")
 
     async def compensate(self, ctx: Context) -> Progress:

@@ -21,6 +21,7 @@ class AllocateStorage(Activity):
     name: ClassVar[str] = ActivityName.ALLOCATE_STORAGE
     phase: ClassVar[str] = PhaseName.ALLOCATE
     timeout: ClassVar[timedelta] = timedelta(minutes=5)
+    renews: ClassVar[bool] = True
 
     def reserves(self, names: Names) -> Sequence[Reservation]:
         return (

@@ -19,6 +19,7 @@ class ApplySchema(Activity):
     name: ClassVar[str] = ActivityName.APPLY_SCHEMA
     phase: ClassVar[str] = PhaseName.ALLOCATE
     timeout: ClassVar[timedelta] = timedelta(minutes=5)
+    renews: ClassVar[bool] = True
 
     def __init__(self, migrations: Sequence[Migration]) -> None:
         self._migrations = tuple(migrations)

@@ -5,8 +5,9 @@ from typing import ClassVar, Final
 
 from tenant_operator.api.names import ActivityName, PhaseName
 from tenant_operator.api.states import DesiredState
-from tenant_operator.provisioning import route
+from tenant_operator.provisioning import claims, manifests, route
 from tenant_operator.provisioning.activity import Activity, Context
+from tenant_operator.provisioning.objects import belongs_to, is_going, namespace_ref
 from tenant_operator.provisioning.rules import refusal, tenant_limit
 from tenant_operator.saga.activity import Done, NotYet, Progress
 from tenant_operator.saga.errors import Rejected
@@ -16,7 +17,8 @@ _SAME_SECOND: Final = timedelta(seconds=1.25)
 
 
 class MarkActive(Activity):
-    """Opens the route."""
+    """Opens the route. From before that the namespace says that the tenant has served: no rollback takes it away again,
+    whatever becomes of the status."""
 
     name: ClassVar[str] = ActivityName.MARK_ACTIVE
     phase: ClassVar[str] = PhaseName.ACTIVATE
@@ -26,6 +28,8 @@ class MarkActive(Activity):
         """A tenant that is wanted suspended is complete with its route closed."""
         if (waiting := await _seat(ctx)) is not None:
             return waiting
+        if not await _marked(ctx, served=True):
+            raise Rejected(f"namespace {ctx.names.namespace} is gone, or another tenant's")
         if ctx.tenant.spec.desired_state is DesiredState.SUSPENDED:
             return Done(f"{ctx.names.url} is kept closed: the tenant is wanted suspended")
         ctx.heartbeat(f"opening {ctx.names.url}", None)
@@ -36,7 +40,17 @@ class MarkActive(Activity):
         """Close the route; one that is not there is closed."""
         ctx.heartbeat(f"closing {ctx.names.url}", None)
         closed = await route.set_open(ctx.ports.cluster, ctx.names, ctx.options, ctx.plan, is_open=False)
+        await _marked(ctx, served=False)
         return Done(f"{ctx.names.url} is closed" if closed else f"{ctx.names.url} has no route")
+
+
+async def _marked(ctx: Context, *, served: bool) -> bool:
+    """Have the namespace remember whether it has served. False if there is none: applying would make one."""
+    namespace = await ctx.ports.cluster.get(namespace_ref(ctx.names))
+    if namespace is None or is_going(namespace) or not belongs_to(namespace, ctx.names):
+        return False
+    await ctx.ports.cluster.apply(claims.marked(manifests.claim(ctx.names), ctx.tenant, served=served))
+    return True
 
 
 async def _seat(ctx: Context) -> NotYet | None:

@@ -1,4 +1,4 @@
-"""validate-request: refuse now what a later phase would choke on."""
+"""validate-request: refuse now what a later phase would choke on; at the end of a release, see that all is gone."""
 
 from datetime import timedelta
 from typing import ClassVar, Final
@@ -7,9 +7,11 @@ from tenant_operator.api.names import ActivityName, PhaseName
 from tenant_operator.provisioning.activity import Activity, Context
 from tenant_operator.provisioning.objects import belongs_to, namespace_ref, taken_by
 from tenant_operator.provisioning.organization_rules import Defect, defects
+from tenant_operator.provisioning.recall import remains
 from tenant_operator.provisioning.rules import check_request, refusal
-from tenant_operator.saga.activity import Done, NotYet, Progress
-from tenant_operator.saga.errors import OwnershipConflict, Rejected
+from tenant_operator.saga.activity import Done, NotYet, Progress, Remains, Undone
+from tenant_operator.saga.errors import OwnershipConflict, Rejected, Unavailable
+from tenant_operator.saga.evolve import RELEASED_AGAIN
 
 # The catalogue is fed by watches: a Plan applied together with the Tenant may reach it a moment later.
 _CATALOGUE_LAG: Final = timedelta(seconds=2)
@@ -22,6 +24,7 @@ class ValidateRequest(Activity):
     phase: ClassVar[str] = PhaseName.VALIDATE
     timeout: ClassVar[timedelta] = timedelta(seconds=30)
     compensates: ClassVar[bool] = False
+    verifies: ClassVar[bool] = True
 
     async def run(self, ctx: Context) -> Progress:
         """Rejected with every violation at once; OwnershipConflict if the host is already known to be taken."""
@@ -41,6 +44,16 @@ class ValidateRequest(Activity):
             # Not the decision, which is the creation of the namespace: an early word.
             raise OwnershipConflict(taken_by(holder, ctx.names))
         return Done(f"plan {ctx.tenant.spec.plan} and host {ctx.names.host} are available")
+
+    async def compensate(self, ctx: Context) -> Undone:
+        """The last look: a journal that tells of nothing does not prove that nothing is there."""
+        ctx.heartbeat("looking whether anything is left", None)
+        found = await remains(ctx)
+        if not found:
+            return Done(f"nothing is left, host {ctx.names.host} is free")
+        if RELEASED_AGAIN in ctx.checkpoints:
+            raise Unavailable(f"still there: {', '.join(found)}")
+        return Remains(found)
 
 
 def _just_begun(ctx: Context) -> bool:

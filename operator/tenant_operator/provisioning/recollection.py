@@ -1,0 +1,138 @@
+"""What this life of the operator has found out about each Tenant, beside what the status tells: held against it before
+anything is begun."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from tenant_operator.api.states import RunKind, RunOutcome, RunReason
+from tenant_operator.api.tenant import Tenant
+from tenant_operator.provisioning.known import key_of
+from tenant_operator.provisioning.lifecycle import contradicts_service, is_unwanted, let_go
+from tenant_operator.provisioning.ports import TenantKey
+from tenant_operator.provisioning.recall import Recalled, former_identity
+from tenant_operator.saga.facts import Fact, RunStarted
+from tenant_operator.saga.model import Kind, Saga
+
+
+@dataclass(slots=True)
+class _Mind:
+    """Of one Tenant.
+
+    `identity`: under which its things go, if that is not its UID. `is_confirmed`: whether that is sure. `recalled`: the
+    last look, until a run begins by it. `is_due`: a run waits for a look. `trusted`: the run (or its absence) that was
+    begun in this life, or held against the world. `cleared`: the run at whose end nothing was left. `is_leaky`:
+    something was left nevertheless.
+    """
+
+    identity: str | None = None
+    is_confirmed: bool = True
+    recalled: Recalled | None = None
+    is_due: bool = False
+    trusted: str | None = None
+    cleared: str | None = None
+    is_leaky: bool = False
+
+
+class Recollection:
+    """Keeps nothing that a look would not find again: a life that begins knows nothing, and looks."""
+
+    def __init__(self, new_id: Callable[[], str]) -> None:
+        self._new_id = new_id
+        self._minds: dict[str, _Mind] = {}
+        self._adopted: dict[str, TenantKey] = {}
+
+    def identity(self, record: Tenant) -> str:
+        """What all things of the tenant are labelled with."""
+        mind = self._minds.get(record.metadata.uid)
+        return (mind.identity if mind is not None else None) or record.metadata.uid
+
+    def is_confirmed(self, record: Tenant) -> bool:
+        """Whether it is sure who the tenant is."""
+        return self._mind(record).is_confirmed
+
+    def key_of_adopted(self, identity: str) -> TenantKey | None:
+        """Where the Tenant is whose things carry that identity, though it is not its UID."""
+        return self._adopted.get(identity)
+
+    def is_due(self, record: Tenant) -> bool:
+        """Whether a run waits for a look at what there is."""
+        return self._mind(record).is_due
+
+    def is_doubtful(self, record: Tenant) -> bool:
+        """Whether the status says what was not held against the world yet in this life: that the tenant is who it
+        cannot be by its UID, or that it does not serve although it was provisioned once."""
+        mind, run = self._mind(record), record.status.run
+        if former_identity(record) is not None and mind.identity is None and mind.is_confirmed:
+            return True
+        is_unmade = run is None or (run.kind is RunKind.PROVISION and run.outcome is not RunOutcome.COMPLETED)
+        return is_unmade and record.status.attempt > 0 and mind.trusted != _run_id(record)
+
+    def found(self, record: Tenant) -> Recalled | None:
+        """The last look, as long as no run has begun by it."""
+        return self._mind(record).recalled
+
+    def note(self, record: Tenant, found: Recalled, *, is_needed: bool) -> None:
+        """Take note of a look; it is kept if a run is to begin by it."""
+        mind = self._mind(record)
+        mind.identity = found.identity if found.identity != record.metadata.uid else None
+        mind.is_confirmed, mind.is_due, mind.trusted = found.is_confirmed, False, _run_id(record)
+        mind.recalled = found if is_needed or found.hindrance or found.serves else None
+        if mind.identity is not None:
+            self._adopted[mind.identity] = key_of(record)
+
+    def judge(self, record: Tenant, saga: Saga, asked: Sequence[Fact]) -> Sequence[Fact]:
+        """What becomes of what is asked: nothing begins before a look, and what has served is taken over instead of
+        being made, or unmade."""
+        mind = self._mind(record)
+        found = mind.recalled
+        if mind.is_leaky and let_go(saga):
+            asked = [RunStarted(self._new_id(), Kind.RELEASE, RunReason.DELETED, None)]
+        start = next((fact for fact in asked if isinstance(fact, RunStarted)), None)
+        if start is None:
+            serves = found is not None and found.serves and contradicts_service(saga)
+            return [*asked, self._adoption(found)] if found and serves and not is_unwanted(record) else asked
+        if found is None or (start.kind is Kind.PROVISION and not found.for_run):
+            mind.is_due = True
+            return []
+        if start.kind is Kind.RELEASE:
+            return asked
+        begun = self._adoption(found) if found.serves else replace(start, earlier=found.attempt)
+        return [begun if fact is start else fact for fact in asked]
+
+    def _adoption(self, found: Recalled) -> RunStarted:
+        return RunStarted(self._new_id(), Kind.ADOPT, RunReason.ADOPTED, None, earlier=found.attempt)
+
+    def begun(self, record: Tenant) -> None:
+        """A run has begun by what was found."""
+        mind = self._mind(record)
+        mind.recalled, mind.is_due, mind.is_leaky, mind.trusted = None, False, False, _run_id(record)
+
+    def forget_hindrance(self, record: Tenant) -> None:
+        """What was in the way may be no more: it is looked at anew."""
+        found = self._mind(record).recalled
+        if found is not None and found.hindrance:
+            del self._minds[record.metadata.uid]
+
+    def is_cleared(self, record: Tenant) -> bool:
+        """Whether nothing was left at the end of the run."""
+        return self._mind(record).cleared == _run_id(record)
+
+    def clear(self, record: Tenant, *, is_clear: bool) -> None:
+        """Note whether something is left at the end of the run."""
+        mind = self._mind(record)
+        mind.cleared, mind.is_leaky = (_run_id(record), False) if is_clear else (None, True)
+
+    def forget(self, record: Tenant) -> None:
+        """The Tenant is gone."""
+        mind = self._minds.pop(record.metadata.uid, None)
+        if mind is not None and mind.identity is not None:
+            self._adopted.pop(mind.identity, None)
+
+    def _mind(self, record: Tenant) -> _Mind:
+        return self._minds.setdefault(record.metadata.uid, _Mind())
+
+
+def _run_id(record: Tenant) -> str:
+    """The run that the status tells of; empty for none."""
+    run = record.status.run
+    return run.id if run is not None else ""
