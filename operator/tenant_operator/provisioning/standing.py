@@ -13,6 +13,7 @@ from tenant_operator.api.tenant import TenantStatus
 from tenant_operator.provisioning import manifests, route
 from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.options import Options
+from tenant_operator.provisioning.ports import Endpoint
 
 SERVING: Final = (TenantState.ACTIVE, TenantState.SUSPENDED)
 """The states of a tenant that is complete, its route open or closed."""
@@ -61,12 +62,12 @@ def _trouble_of(status: TenantStatus) -> Trouble | None:
     return None
 
 
-def contents_hash(names: Names, plan: Plan, options: Options) -> str:
-    """A fingerprint of all that the plan makes of the tenant's namespace and route. Rejected if a template in the plan
-    is broken."""
+def contents_hash(names: Names, plan: Plan, options: Options, database: Endpoint) -> str:
+    """A fingerprint of all that plan and settings make of the tenant's namespace and route. Rejected if a template in
+    the plan is broken."""
     contents = [
         *manifests.namespace(names, plan),
-        *manifests.network_policies(names, options, plan, database_port=0),
+        *manifests.network_policies(names, options, plan, database=database),
         *manifests.workloads(names, plan),
         *route.manifests(names, options, plan, is_open=True),
     ]
