@@ -79,7 +79,8 @@ _INSTALL_HEAD: Final = """\
 #
 # The operator in namespace tenant-operator, for those who do without Helm. cert-manager, which has to be there already,
 # makes the certificate of the webhooks. Missing is the Secret tenant-operator-database, whose key "url" names the
-# PostgreSQL, and the one setting that everybody has to choose:
+# PostgreSQL (by its address or its Service; for any other name set TENANT_OPERATOR_EGRESS_DATABASE, too), and the one
+# setting that everybody has to choose:
 #
 #   kubectl apply --server-side -f manifests/install.yaml
 #   kubectl set env deployment/tenant-operator -n tenant-operator TENANT_OPERATOR_BASE_DOMAIN=tenants.example.com

@@ -63,6 +63,7 @@ def test_a_tenant_with_too_much_to_tell_waits_and_says_so(world: World) -> None:
         assert condition(now, "Reconciling")["reason"] == "AuditSinkFailing"
         assert condition(now, "Stalled") == {}
 
+        tenant.wait(lambda each: each["spec"]["desiredState"] == state, "is asked for more")
         versions = len(tenant.versions)
         other = world.tenant("is-brief")
         other.wait(lambda each: status(each).get("state") == "Active", "is Active: it has little to tell")
