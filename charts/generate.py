@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import yaml
 from pydantic.alias_generators import to_camel
+from pydantic_core import to_jsonable_python
 
 from devcluster import binaries
 from tenant_operator.api.duration import format_duration
@@ -64,6 +65,9 @@ _KEYWORDS: Final = frozenset(
         "exclusiveMinimum",
         "minLength",
         "maxLength",
+        "minItems",
+        "minProperties",
+        "required",
         "items",
         "properties",
         "additionalProperties",
@@ -78,8 +82,9 @@ _INSTALL_HEAD: Final = """\
 #
 # The operator in namespace tenant-operator, for those who do without Helm. cert-manager, which has to be there already,
 # makes the certificate of the webhooks. Missing is the Secret tenant-operator-database, whose key "url" names the
-# PostgreSQL, a token of your own in the paths of the webhooks (the operator does not start with the one below), and
-# the one setting that everybody has to choose:
+# PostgreSQL (by its address or its Service; for any other name set TENANT_OPERATOR_EGRESS_DATABASE, too), a token of
+# your own in the paths of the webhooks (the operator does not start with the one below), and the one setting that
+# everybody has to choose:
 #
 #   sed "s/replace-this-token-with-one-of-your-own/$(openssl rand -hex 24)/" manifests/install.yaml \\
 #     | kubectl apply --server-side -f -
@@ -160,13 +165,15 @@ def settings_schema() -> dict[str, Any]:
         if name in _BY_ACTIVITY:
             each = schema["additionalProperties"]
             schema |= {"properties": {str(activity): each for activity in ActivityName}, "additionalProperties": False}
-        schema["description"] = _ENVIRONMENT_NAME.sub(_as_value, schema["description"])
+        schema["description"] = _ENVIRONMENT_NAME.sub(_as_value, " ".join(schema["description"].split()))
         default = Settings.model_fields[name].get_default(call_default_factory=True)
         match default:
             case timedelta():
                 default = format_duration(default)
             case Enum():
                 default = default.value
+            case tuple():
+                default = to_jsonable_python(default, by_alias=True, exclude_none=True)
         properties[camel] = _or_null(schema) | ({} if default is None else {"default": default})
     return {"type": "object", "additionalProperties": False, "properties": properties}
 
@@ -185,6 +192,8 @@ def _plain(schema: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, Any
         (given,) = [each for each in schema["anyOf"] if each.get("type") != "null"]
         return _plain({**given, **_described(schema)}, model)
     plain = {key: value for key, value in schema.items() if key in _KEYWORDS}
+    if "items" in plain:
+        plain["items"] = _plain(plain["items"], model)
     if "properties" in plain:
         plain["properties"] = {name: _plain(each, model) for name, each in plain["properties"].items()}
         plain["additionalProperties"] = False

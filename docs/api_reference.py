@@ -11,6 +11,7 @@ from tenant_operator.__main__ import app
 from tenant_operator.api import names
 from tenant_operator.api.conditions import ConditionType, Reason
 from tenant_operator.api.duration import format_duration
+from tenant_operator.api.egress import Protocol
 from tenant_operator.api.generate import RESOURCES
 from tenant_operator.api.meta import ConditionStatus
 from tenant_operator.api.names import API_VERSION, CATEGORY, Action, ActivityName
@@ -43,6 +44,7 @@ _VALUES: Final[tuple[type[Enum], ...]] = (
     ActionOutcome,
     MemberKind,
     MemberRole,
+    Protocol,
     ConditionStatus,
 )
 """The enumerations that fields take their values from."""

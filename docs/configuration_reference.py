@@ -1,11 +1,13 @@
 """The text of docs/configuration.md: every setting of the operator with its values, default and meaning."""
 
+import json
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from enum import Enum
 from typing import Any, Final
 
 from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
 
 from docs.markdown import code, prose, table
 from tenant_operator.api.duration import DURATION_PATTERN, format_duration
@@ -14,6 +16,7 @@ from tenant_operator.settings import PREFIX, Settings
 _SECTIONS: Final[Mapping[str, str]] = {
     "database_url": "PostgreSQL",
     "base_domain": "Addresses and routes",
+    "egress_dns": "What tenants may reach",
     "mail_transport": "Email",
     "audit_log": "Audit feed",
     "concurrency": "Provisioning",
@@ -112,6 +115,8 @@ def _default(name: str, field: FieldInfo) -> str:
             return code(value)
         case {} as empty if not empty:
             return code("{}")
+        case tuple() as values:
+            return code(json.dumps(to_jsonable_python(values, by_alias=True, exclude_none=True)))
         case float() as number:
             return code(f"{number:g}")
         case plain:

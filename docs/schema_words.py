@@ -99,6 +99,8 @@ def _type(value: Schema) -> str:
             return "duration"
         case {"format": "date-time"}:
             return "time"
+        case {"format": "cidr"}:
+            return "network"
         case {"type": "integer"}:
             return "whole number"
         case {"type": "boolean"}:

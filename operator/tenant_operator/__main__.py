@@ -39,7 +39,7 @@ def run() -> None:
     except LoginError as error:
         typer.echo(f"cannot log in to a cluster: {error}", err=True)
         raise typer.Exit(2) from None
-    except CertificateError as error:
+    except (CertificateError, SettingsError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
     except ActivityError as error:

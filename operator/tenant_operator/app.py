@@ -40,21 +40,22 @@ from tenant_operator.needs import Needs
 from tenant_operator.provisioning.activity import Ports
 from tenant_operator.provisioning.courier import Courier
 from tenant_operator.provisioning.drift import DriftWatch
+from tenant_operator.provisioning.egress import database_rules
 from tenant_operator.provisioning.known import KnownTenants, key_of
 from tenant_operator.provisioning.plan import provisioning_plan
 from tenant_operator.provisioning.platform_reconciler import PlatformReconciler, PlatformStore
 from tenant_operator.provisioning.platform_watch import PlatformWatch
-from tenant_operator.provisioning.ports import AuditLog, TenantKey
+from tenant_operator.provisioning.ports import AuditLog, Endpoint, TenantKey
 from tenant_operator.provisioning.reconciler import Reconciler
 from tenant_operator.provisioning.schema import load_migrations
 from tenant_operator.provisioning.standing import standing_of
 from tenant_operator.provisioning.tenant_saga import TenantSaga
 from tenant_operator.provisioning.upkeep import Upkeep
-from tenant_operator.saga.errors import ActivityError
+from tenant_operator.saga.errors import ActivityError, Rejected
 from tenant_operator.saga.evolve import Worker
 from tenant_operator.saga.queue import WorkQueue
 from tenant_operator.saga.runner import Runner
-from tenant_operator.settings import Settings
+from tenant_operator.settings import Settings, SettingsError
 from tenant_operator.start import ToldToEnd, patiently, unless
 from tenant_operator.webhooks import serving_tls, webhook_server
 
@@ -349,6 +350,7 @@ async def serve(settings: Settings) -> None:
         mailer = await _mailer(settings, stack)
         post = Circuit(mailer.server, mailer.check, limit=_MAILS_AT_ONCE, clock=clock)
         stack.push_async_callback(post.close)
+        _say_where_the_database_is(settings, storage.endpoint)
         catalog = WatchedCatalog()
         store = KubernetesTenantStore(kubernetes)
         audit = JsonLinesAudit(settings.audit_log)
@@ -398,6 +400,14 @@ def _end_on_signals(told_to_end: asyncio.Event) -> None:
     """As the first process of a container it has no default: without a handler a SIGTERM would be lost."""
     for signal in (SIGTERM, SIGINT):
         asyncio.get_running_loop().add_signal_handler(signal, told_to_end.set)
+
+
+def _say_where_the_database_is(settings: Settings, database: Endpoint) -> None:
+    """Raises SettingsError where tenants could not be let out to it: every one of them would fail."""
+    try:
+        database_rules(settings.options(), database)
+    except Rejected as error:
+        raise SettingsError(error.message) from None
 
 
 async def _mailer(settings: Settings, stack: AsyncExitStack) -> HttpMailer | SmtpMailer:

@@ -19,9 +19,11 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tenant_operator.api.duration import Duration
+from tenant_operator.api.egress import EgressRule
 from tenant_operator.api.names import ActivityName
 from tenant_operator.api.plan import Retry
-from tenant_operator.provisioning.options import Options, RouteKind
+from tenant_operator.provisioning.egress import as_manifest, network
+from tenant_operator.provisioning.options import CLUSTER_DNS, PRIVATE_NETWORKS, Options, RouteKind
 
 PREFIX = "TENANT_OPERATOR_"
 
@@ -41,6 +43,16 @@ def _known_activities(by_activity: dict[str, T]) -> dict[str, T]:
     if unknown := sorted(set(by_activity) - {str(name) for name in ActivityName}):
         raise ValueError(f"unknown activity {', '.join(unknown)}; known are {', '.join(ActivityName)}")
     return by_activity
+
+
+def _sound_rules(rules: tuple[EgressRule, ...] | None) -> tuple[EgressRule, ...] | None:
+    for rule in rules or ():
+        as_manifest(rule)
+    return rules
+
+
+def _networks(cidrs: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(str(network(each)) for each in cidrs)
 
 
 class Settings(BaseSettings):
@@ -82,6 +94,16 @@ class Settings(BaseSettings):
     """Name of the Service that answers while a tenant's route is closed."""
     responder_port: PositiveInt = 80
     """Port of the Service that answers while a tenant's route is closed."""
+
+    egress_dns: Annotated[tuple[EgressRule, ...], AfterValidator(_sound_rules)] = CLUSTER_DNS
+    """Where tenants' pods ask for names: a list of egress rules as in a NetworkPolicy, as JSON, with peers and ports.
+    The default is kube-dns in kube-system and the cache on the node."""
+    egress_database: Annotated[tuple[EgressRule, ...] | None, AfterValidator(_sound_rules)] = None
+    """Where tenants' pods reach the PostgreSQL, as JSON in the same way. If absent: its port, at its address or, of a
+    Service, in its namespace; a database with any other name needs it."""
+    egress_closed: Annotated[tuple[str, ...], AfterValidator(_networks)] = PRIVATE_NETWORKS
+    """Networks that a wider ipBlock of a Plan does not open, as a JSON list; one that lies within them does. By default
+    private, shared and link-local ones."""
 
     mail_transport: Literal["smtp", "http"] = "smtp"
     """How emails leave: SMTP, or the HTTP API of a provider."""
@@ -199,6 +221,9 @@ class Settings(BaseSettings):
             responder_service=self.responder_service,
             responder_port=self.responder_port,
             ingress_namespace=self.ingress_namespace,
+            egress_dns=self.egress_dns,
+            egress_database=self.egress_database,
+            egress_closed=self.egress_closed,
             console_url=self.console_url,
             support_email=self.support_email,
             mail_allowlist=self.mail_allowlist,

@@ -101,6 +101,14 @@ def organization(name: str = "other", **spec: object) -> Object:
 
 PORT = {"name": "http", "containerPort": 8080}
 WEB = {"name": "web", "image": "web:1", "ports": [PORT]}
+INTERNET = {"ipBlock": {"cidr": "0.0.0.0/0"}}
+LABELS = {"matchLabels": {"team": "queues"}}
+QUEUES = {"namespaceSelector": LABELS, "podSelector": LABELS}
+
+
+def outgoing(peer: Object, **port: object) -> Object:
+    """An egress rule of a plan."""
+    return {"to": [peer], "ports": [{"port": 443, **port}]}
 
 
 @pytest.mark.parametrize(
@@ -140,6 +148,22 @@ WEB = {"name": "web", "image": "web:1", "ports": [PORT]}
         (plan(quota={"pods": "many"}), "spec.quota.pods: Invalid value"),
         (plan(readiness={"url": "ftp://x"}), "readiness url 'ftp://x' must start with http:// or https://"),
         (plan(limits={"tenants": -1}), "spec.limits.tenants: Invalid value: -1"),
+        (plan(egress=[{}]), "spec.egress[0].to: Required value"),
+        (plan(egress=[{"to": [], "ports": [{"port": 443}]}]), "spec.egress[0].to: Invalid value"),
+        (plan(egress=[{"to": [INTERNET]}]), "spec.egress[0].ports: Required value"),
+        (plan(egress=[{"to": [INTERNET], "ports": []}]), "spec.egress[0].ports: Invalid value"),
+        (plan(egress=[outgoing({})]), "name an ipBlock, or a namespaceSelector, and not both"),
+        (plan(egress=[outgoing({**INTERNET, **QUEUES})]), "name an ipBlock, or a namespaceSelector, and not both"),
+        (plan(egress=[outgoing({**INTERNET, "podSelector": LABELS})]), "a podSelector needs a namespaceSelector"),
+        (plan(egress=[outgoing({"namespaceSelector": {}})]), "namespaceSelector.matchLabels: Required value"),
+        (plan(egress=[outgoing({"namespaceSelector": {"matchLabels": {}}})]), "namespaceSelector.matchLabels: Invalid"),
+        (
+            plan(egress=[outgoing({"ipBlock": {"cidr": "everywhere"}})]),
+            "spec.egress[0].to[0].ipBlock.cidr: Invalid value",
+        ),
+        (plan(egress=[outgoing(INTERNET, port=70000)]), "spec.egress[0].ports[0].port: Invalid value: 70000"),
+        (plan(egress=[outgoing(INTERNET, endPort=80)]), "endPort must not be less than port"),
+        (plan(egress=[outgoing(INTERNET, protocol="ICMP")]), 'Unsupported value: "ICMP"'),
         (organization("Other"), "metadata.name: Invalid value"),
         (organization(slug="9lives"), "slug '9lives' (spec.slug, or else metadata.name) must be"),
         (
@@ -247,6 +271,17 @@ def test_what_was_there_before_a_rule_can_still_be_told_of_and_let_go(
     server.must(*where, "delete", plural, name, "--wait=false")
     server.must(*where, "patch", plural, name, "--type=merge", f"--patch={released}")
     assert "not found" in server.kubectl(*where, "get", plural, name).stderr.lower()
+
+
+def test_whom_tenants_may_reach_is_asked_for_as_in_a_network_policy(server: ApiServer) -> None:
+    block = {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}}
+    rules = [outgoing(INTERNET), outgoing(block, endPort=8443), outgoing(QUEUES, protocol="UDP")]
+
+    server.must("apply", "--server-side", "-f", "-", stdin=plan(egress=rules))
+
+    stored = json.loads(server.must("get", "plan", "custom", "-o", "json"))["spec"]["egress"]
+    assert [rule["to"] for rule in stored] == [rule["to"] for rule in rules]
+    assert [rule["ports"][0]["protocol"] for rule in stored] == ["TCP", "TCP", "UDP"]
 
 
 def test_a_slug_equal_to_the_name_may_be_spelled_out_later(server: ApiServer) -> None:

@@ -105,6 +105,8 @@ OWN_PLANS = (
     "rolling",
     "held",
     "held-to-fail",
+    "bottomless",
+    "outgoing",
 )
 """Plans that a test applies itself, called as its tenant."""
 

@@ -54,7 +54,7 @@ class FakeStorage:
     """
 
     def __init__(self, endpoint: Endpoint | None = None) -> None:
-        self._endpoint = endpoint or Endpoint("postgres.storage.example", 5432)
+        self._endpoint = endpoint or Endpoint("postgres.storage.svc", 5432)
         self._databases: dict[str, FakeDatabase] = {}
         self._roles: dict[str, FakeRole] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)

@@ -9,16 +9,25 @@ from typing import Any
 import pytest
 import yaml
 
+from tenant_operator.api.egress import EgressPeer, EgressPort, EgressRule, IpBlock
 from tenant_operator.api.plan import Plan, Readiness
 from tenant_operator.provisioning import manifests, route
 from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.options import Options, RouteKind
-from tenant_operator.provisioning.ports import Manifest
+from tenant_operator.provisioning.ports import Endpoint, Manifest
 
 GOLDEN = Path(__file__).parent / "manifests"
 SAMPLES = Path(__file__).parents[2] / "manifests" / "samples" / "plans.yaml"
 NAMES = Names("banking", "cymmetri", "cymmetri", "0b5c1f6e-3c5e-4a53-9d3c-6f0f2c7a9a10", "tenants.example")
 PLANS = [Plan.model_validate(each) for each in yaml.safe_load_all(SAMPLES.read_text(encoding="utf-8"))]
+DATABASE = Endpoint("postgres.databases.svc.cluster.local", 5432)
+MANAGED_DATABASE = Endpoint("db.cloud.example", 5432)
+OUTSIDE = Options(
+    egress_database=(
+        EgressRule(to=(EgressPeer(ip_block=IpBlock(cidr="10.20.0.0/24")),), ports=(EgressPort(port=5432),)),
+    )
+)
+"""The database has a name outside of the cluster, which says nothing of its addresses."""
 ROUTES = {
     "route-ingress": Options(ingress_class="nginx", tls_secret="tenants-tls"),
     "route-ingress-plain": Options(),
@@ -31,8 +40,11 @@ def rendered() -> dict[str, list[Manifest]]:
     readiness = Readiness(url="http://auth.{{ namespace }}.svc:8080/healthz")
     probed = PLANS[0].model_copy(update={"spec": PLANS[0].spec.model_copy(update={"readiness": readiness})})
     files = {
-        "network-policies.yaml": manifests.network_policies(NAMES, Options(), PLANS[0], database_port=5432),
-        "network-policies-probed.yaml": manifests.network_policies(NAMES, Options(), probed, database_port=5432),
+        "network-policies.yaml": manifests.network_policies(NAMES, Options(), PLANS[0], database=DATABASE),
+        "network-policies-probed.yaml": manifests.network_policies(NAMES, Options(), probed, database=DATABASE),
+        "network-policies-egress.yaml": manifests.network_policies(
+            NAMES, OUTSIDE, PLANS[-1], database=MANAGED_DATABASE
+        ),
     }
     for plan in PLANS:
         files[f"{plan.metadata.name}/namespace.yaml"] = manifests.namespace(NAMES, plan)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jinja2 import DictLoader
 
@@ -280,6 +280,7 @@ def nested(parts: tuple[str, ...]) -> st.SearchStrategy[str]:
     return st.lists(deep | st.sampled_from(parts) | st.text(string.printable, max_size=5), max_size=8).map("".join)
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=string.printable, max_size=60).map(lambda text: "{{" + text) | nested(PARTS + STATEMENTS))
 @example("{{ " + "(" * 1900 + "host" + ")" * 1900 + " }}")
 @example("{{ host" + " | lower" * 500 + " }}")
@@ -295,6 +296,7 @@ def test_any_value_template_renders_or_is_refused(text: str) -> None:
         assert len(rendered) <= rendering.VALUE_LIMIT
 
 
+@settings(deadline=None)
 @given(nested(PARTS + STATEMENTS + YAML))
 @example("{% if value %}" * 300)
 @example("{% for a in 'x' %}" * 25 + "{% endfor %}" * 25)
@@ -355,6 +357,7 @@ def test_references_that_multiply_are_refused() -> None:
     assert message == f"template settings.yaml.j2: an object of more than {rendering.SIZE_LIMIT} values"
 
 
+@settings(deadline=None)
 @given(nested(PARTS + STATEMENTS).filter(lambda text: "{{" in text or "{%" in text))
 @example("{{ " + "(" * 1900 + "host" + ")" * 1900 + " }}")
 def test_a_plan_with_any_value_template_is_told_what_is_wrong_with_it(text: str) -> None:

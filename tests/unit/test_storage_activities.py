@@ -145,9 +145,9 @@ async def test_the_secret_logs_in(world: World) -> None:
     await run(world)
     content = world.secret(NAMES.database_secret)
     assert world.storage.admits(content["database"], content["username"], content["password"])
-    assert (content["host"], content["port"]) == ("postgres.storage.example", "5432")
+    assert (content["host"], content["port"]) == ("postgres.storage.svc", "5432")
     assert content["uri"] == (
-        f"postgresql://{content['username']}:{content['password']}@postgres.storage.example:5432/{NAMES.database}"
+        f"postgresql://{content['username']}:{content['password']}@postgres.storage.svc:5432/{NAMES.database}"
     )
     identity = world.secret(NAMES.identity_secret)
     assert world.storage.admits(identity["database"], identity["username"], identity["password"])

@@ -94,7 +94,7 @@ async def test_a_workload_that_is_missing_is_not_ready(bounded: World) -> None:
     await done(DeployWorkloads(), bounded.context())
     more = a_plan(workloads=[*(each.to_wire() for each in a_plan().spec.workloads), {"name": "new", "image": "new:1"}])
     context = bounded.context(plan=more)
-    rolled_out = contents_hash(context.names, more, context.options)
+    rolled_out = contents_hash(context.names, more, context.options, context.ports.storage.endpoint)
     tenant = context.tenant.model_copy(
         update={"status": context.tenant.status.model_copy(update={"workloads_hash": rolled_out})}
     )

@@ -105,10 +105,11 @@ class PostgresStorage:
             cursor = await admin.execute(
                 "WITH tagged AS (SELECT objoid, description FROM pg_catalog.pg_shdescription"
                 " WHERE classoid = 'pg_catalog.pg_authid'::pg_catalog.regclass"
-                " AND CASE WHEN %(tag)s::pg_catalog.text IS NULL THEN pg_catalog.starts_with(description, %(prefix)s) ELSE description = %(prefix)s || %(tag)s END)"
+                " AND CASE WHEN %(tag)s::pg_catalog.text IS NULL THEN pg_catalog.starts_with(description, %(prefix)s)"
+                " ELSE description = %(prefix)s || %(tag)s END)"
                 " SELECT 'PostgresRole', rolname::pg_catalog.text, description"
-                " FROM pg_catalog.pg_roles JOIN tagged ON objoid = oid"
-                " UNION ALL SELECT 'PostgresDatabase', datname::pg_catalog.text, description"
+                " FROM pg_catalog.pg_roles JOIN tagged ON objoid = oid UNION ALL"
+                " SELECT 'PostgresDatabase', datname::pg_catalog.text, description"
                 " FROM pg_catalog.pg_database JOIN tagged ON objoid = datdba",
                 {"prefix": MARK, "tag": tag},
             )

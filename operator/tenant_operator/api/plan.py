@@ -8,6 +8,7 @@ from pydantic.config import JsonDict
 from .cel import quoted, rule, rules
 from .conditions import Conditions
 from .duration import Duration
+from .egress import EgressRule
 from .fields import (
     UNOBSERVED,
     ApiModel,
@@ -211,6 +212,10 @@ class PlanSpec(ApiModel):
         ),
     ]
     """What is deployed. Traffic goes to the one with `route: true`, or else to the first."""
+    egress: Annotated[tuple[EgressRule, ...], bounded_list(16)] = ()
+    """What the pods of a tenant may reach besides each other, the resolver and their database; nothing if empty. An
+    ipBlock that is wider than a network of the setting EGRESS_CLOSED (private and link-local ones by default) leaves
+    that closed; one that lies within it opens it."""
     readiness: Readiness | None = None
     storage: Storage = Storage()
     timeouts: Annotated[dict[str, Duration], keywords(_by_activity("timeouts", _LONGER_THAN_ZERO))] = Field(

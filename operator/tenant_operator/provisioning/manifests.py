@@ -6,9 +6,10 @@ from types import MappingProxyType
 from typing import Final
 
 from tenant_operator.api.plan import Plan, Workload
+from tenant_operator.provisioning.egress import egress_rules
 from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.options import Options
-from tenant_operator.provisioning.ports import Manifest
+from tenant_operator.provisioning.ports import Endpoint, Manifest
 from tenant_operator.provisioning.rendering import BUILT_IN, render_value
 
 NETWORK_POLICIES: Final = ("default-deny", "allow-ingress", "allow-egress")
@@ -60,12 +61,12 @@ def namespace(names: Names, plan: Plan) -> list[Manifest]:
     return [claim(names), *BUILT_IN.render("bounds.yaml.j2", names, values)]
 
 
-def network_policies(names: Names, options: Options, plan: Plan, *, database_port: int) -> list[Manifest]:
-    """Who may reach the tenant's pods, and whom they may reach."""
+def network_policies(names: Names, options: Options, plan: Plan, *, database: Endpoint) -> list[Manifest]:
+    """Who may reach the tenant's pods, and whom they may reach. Rejected if the plan's egress makes no sense."""
     values = {
         "ingress_namespace": options.ingress_namespace,
         "operator_namespace": options.responder_namespace,
-        "database_port": database_port,
+        "egress": egress_rules(options, plan, database),
         "plan": plan.spec,
     }
     return BUILT_IN.render("network-policies.yaml.j2", names, values)

@@ -4,8 +4,41 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from typing import Final
 
+from tenant_operator.api.egress import EgressPeer, EgressPort, EgressRule, IpBlock, LabelSelector, Protocol
 from tenant_operator.api.plan import Retry
+
+CLUSTER_DNS: Final = (
+    EgressRule(
+        to=(
+            EgressPeer(
+                namespace_selector=LabelSelector(match_labels={"kubernetes.io/metadata.name": "kube-system"}),
+                pod_selector=LabelSelector(match_labels={"k8s-app": "kube-dns"}),
+            ),
+            EgressPeer(
+                namespace_selector=LabelSelector(match_labels={"kubernetes.io/metadata.name": "kube-system"}),
+                pod_selector=LabelSelector(match_labels={"k8s-app": "node-local-dns"}),
+            ),
+            EgressPeer(ip_block=IpBlock(cidr="169.254.20.10/32")),
+        ),
+        ports=(EgressPort(protocol=Protocol.UDP, port=53), EgressPort(protocol=Protocol.TCP, port=53)),
+    ),
+)
+"""CoreDNS or kube-dns where nearly all clusters have it, and the cache on the node, if there is one."""
+
+PRIVATE_NETWORKS: Final = (
+    "10.0.0.0/8",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "100.64.0.0/10",
+    "169.254.0.0/16",
+    "168.63.129.16/32",
+    "fc00::/7",
+    "fe80::/10",
+)
+"""Private, shared and link-local networks, where nodes, pods and a cloud's metadata are; one cloud has the latter at a
+public address."""
 
 
 class RouteKind(StrEnum):
@@ -23,6 +56,8 @@ class Options:
     `gateway`: namespace and name of the Gateway that HTTPRoutes attach to.
     `responder_host`, `responder_port`: where requests go while a tenant's route is closed (the paused page).
     `ingress_namespace`: the only foreign namespace whose pods may reach a tenant's pods.
+    `egress_dns`: where every tenant's pods ask for names. `egress_database`: where they reach their database; None: at
+    its address, or in its Service's namespace. `egress_closed`: networks that a wider block of a Plan does not open.
     `mail_allowlist`: glob patterns of recipients that may be written to; None allows all.
     `timeouts`, `retries`: by activity, over those of the activities; a Plan overrides both. `stalled_retry`: the pause
     between the tries of a rollback whose budget is used up. `max_takeovers`: how often an activity has its whole
@@ -39,6 +74,9 @@ class Options:
     responder_service: str = "tenant-operator-paused"
     responder_port: int = 80
     ingress_namespace: str = "ingress-nginx"
+    egress_dns: tuple[EgressRule, ...] = CLUSTER_DNS
+    egress_database: tuple[EgressRule, ...] | None = None
+    egress_closed: tuple[str, ...] = PRIVATE_NETWORKS
     console_url: str = "https://console.tenants.example"
     support_email: str = "support@tenants.example"
     mail_allowlist: tuple[str, ...] | None = None

@@ -15,12 +15,14 @@ from tenant_operator.provisioning import manifests, route
 from tenant_operator.provisioning.findings import Finding, judged
 from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.options import Options
+from tenant_operator.provisioning.ports import Endpoint
 from tenant_operator.provisioning.rendering import render_value
 from tenant_operator.provisioning.rules import traffic
 from tenant_operator.saga.errors import Rejected
 
 _FINE: Final = "tenants can be made of it"
-_DATABASE_PORT: Final = 5432
+_DATABASE: Final = Endpoint("192.0.2.1", 5432)
+"""Of the sample: where the real one is, is no concern of a plan."""
 
 
 def tenants_using(plan: str, tenants: Iterable[Tenant]) -> int:
@@ -49,7 +51,7 @@ def _faults(plan: Plan, options: Options) -> Iterator[str]:
     names = Names("sample", "organization", "organization", "0" * 12, options.base_domain)
     rendered: list[Callable[[], object]] = [
         lambda: manifests.namespace(names, plan),
-        lambda: manifests.network_policies(names, options, plan, database_port=_DATABASE_PORT),
+        lambda: manifests.network_policies(names, options, plan, database=_DATABASE),
         lambda: manifests.workloads(names, plan),
     ]
     if not traffic_faults:

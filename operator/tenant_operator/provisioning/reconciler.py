@@ -96,12 +96,11 @@ class Reconciler:
             tenant = await self._host.observe(tenant)
         if pause is not None:
             return pause
-        if tenant.status.outbox:
-            if len(self._courier.undelivered(key, tenant.status.outbox)) == len(tenant.status.outbox):
-                return _SOON if is_kept else None  # the courier wakes the key once the sink has them
+        if len(self._courier.undelivered(key, tenant.status.outbox)) < len(tenant.status.outbox):
             tenant = await self._host.clear_outbox(tenant)
-            if tenant.status.outbox:
-                return None
+        if tenant.status.outbox:
+            # The courier wakes the key once the sink has more; if it never has, a record that waits to go says so.
+            return _SOON if let_go(self._host.saga(tenant)) else None
         if let_go(self._host.saga(tenant)) and FINALIZER in tenant.metadata.finalizers:
             if not await self._host.is_cleared(tenant):
                 return 0.0

@@ -13,7 +13,7 @@ from tenant_operator.api.tenant import TenantStatus
 from tenant_operator.provisioning import manifests, route
 from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.options import Options
-from tenant_operator.provisioning.ports import Manifest
+from tenant_operator.provisioning.ports import Endpoint, Manifest
 
 SERVING: Final = (TenantState.ACTIVE, TenantState.SUSPENDED)
 """The states of a tenant that is complete, its route open or closed."""
@@ -66,17 +66,18 @@ def _trouble_of(status: TenantStatus) -> Trouble | None:
     return None
 
 
-def contents(names: Names, plan: Plan, options: Options) -> list[Manifest]:
+def contents(names: Names, plan: Plan, options: Options, database: Endpoint) -> list[Manifest]:
     """All that the plan makes of the tenant's namespace and route, as it is when the route is open. Rejected if a
     template in the plan is broken."""
     return [
         *manifests.namespace(names, plan),
-        *manifests.network_policies(names, options, plan, database_port=0),
+        *manifests.network_policies(names, options, plan, database=database),
         *manifests.workloads(names, plan),
         *route.manifests(names, options, plan, is_open=True),
     ]
 
 
-def contents_hash(names: Names, plan: Plan, options: Options) -> str:
+def contents_hash(names: Names, plan: Plan, options: Options, database: Endpoint) -> str:
     """A fingerprint of these contents. Rejected as above."""
-    return hashlib.sha256(json.dumps(contents(names, plan, options), sort_keys=True).encode()).hexdigest()[:16]
+    made = contents(names, plan, options, database)
+    return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]

@@ -239,7 +239,7 @@ class TenantSaga:
                 case ActivityCompleted(activity=ActivityName.DEPLOY_WORKLOADS):
                     plan = self._deployed.get(key_of(record))
                     names = self.names(record)
-                    digest = contents_hash(names, plan, self._options) if plan is not None else None
+                    digest = self._hash(names, plan) if plan is not None else None
                     standing = replace(standing, workloads_hash=digest, rolling_out="")
                 case ActivityCompleted(activity=ActivityName.MARK_ACTIVE):
                     # As it was wanted when the route was opened, or left closed.
@@ -255,6 +255,9 @@ class TenantSaga:
                 case _:
                     pass
         return standing
+
+    def _hash(self, names: Names, plan: Plan) -> str:
+        return contents_hash(names, plan, self._options, self._ports.storage.endpoint)
 
     async def write_standing(
         self, record: Tenant, standing: Standing, *happenings: Happening, event: str | None = None

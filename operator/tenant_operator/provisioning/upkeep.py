@@ -60,7 +60,7 @@ class Upkeep:
         known = self._parts.get(key)
         if known is None or known[0] is not ctx.plan or known[1] != ctx.names:
             try:
-                made = contents(ctx.names, ctx.plan, ctx.options)
+                made = contents(ctx.names, ctx.plan, ctx.options, ctx.ports.storage.endpoint)
             except Rejected:
                 return True
             parts = frozenset((each["kind"], each["metadata"]["name"]) for each in made)
@@ -210,12 +210,12 @@ class Upkeep:
         return found is not None and bool(found.get("status", {}).get("availableReplicas"))
 
     def _boundary(self, ctx: Context, plan: Plan) -> list[Manifest]:
-        port = ctx.ports.storage.endpoint.port
+        database = ctx.ports.storage.endpoint
         namespace, *bounds = manifests.namespace(ctx.names, plan)
         return [
             claims.marked(namespace, ctx.tenant, served=True),
             *bounds,
-            *manifests.network_policies(ctx.names, ctx.options, plan, database_port=port),
+            *manifests.network_policies(ctx.names, ctx.options, plan, database=database),
         ]
 
     def _route(self, ctx: Context, plan: Plan) -> list[Manifest]:
@@ -262,7 +262,11 @@ class Upkeep:
     def _hash(self, key: TenantKey, ctx: Context, plan: Plan) -> str:
         known = self._hashes.get(key)
         if known is None or known[0] is not plan or known[1] != ctx.names:
-            known = self._hashes[key] = (plan, ctx.names, contents_hash(ctx.names, plan, ctx.options))
+            known = self._hashes[key] = (
+                plan,
+                ctx.names,
+                contents_hash(ctx.names, plan, ctx.options, ctx.ports.storage.endpoint),
+            )
         return known[2]
 
     def _context(self, tenant: Tenant) -> Context:

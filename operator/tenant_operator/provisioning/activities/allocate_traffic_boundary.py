@@ -31,11 +31,11 @@ class AllocateTrafficBoundary(Activity):
         return [Reservation(ref.kind, ref.name, ref.namespace) for ref in _refs(names, self._options)]
 
     async def run(self, ctx: Context) -> Progress:
-        """Rejected if the plan is gone."""
+        """Rejected if the plan is gone, or its egress makes no sense."""
         if ctx.plan is None:
             raise Rejected(f"plan {ctx.tenant.spec.plan} no longer exists")
-        port = ctx.ports.storage.endpoint.port
-        policies = manifests.network_policies(ctx.names, ctx.options, ctx.plan, database_port=port)
+        database = ctx.ports.storage.endpoint
+        policies = manifests.network_policies(ctx.names, ctx.options, ctx.plan, database=database)
         closed_route = route.manifests(ctx.names, ctx.options, ctx.plan, is_open=False)
         ctx.heartbeat(f"applying {len(policies)} network policies and the closed route", None)
         await apply_all(ctx.ports.cluster, [*policies, *closed_route])

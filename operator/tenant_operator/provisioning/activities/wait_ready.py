@@ -35,7 +35,10 @@ class WaitReady(Activity):
         """One look at the workloads, and once they run at the plan's readiness probe."""
         if ctx.plan is None:
             raise Rejected(f"plan {ctx.tenant.spec.plan} no longer exists")
-        if contents_hash(ctx.names, ctx.plan, ctx.options) != ctx.tenant.status.workloads_hash:
+        if (
+            contents_hash(ctx.names, ctx.plan, ctx.options, ctx.ports.storage.endpoint)
+            != ctx.tenant.status.workloads_hash
+        ):
             # The plan was edited after the workloads were deployed: what is waited for is what it wants now.
             await apply_all(ctx.ports.cluster, manifests.workloads(ctx.names, ctx.plan))
         labels = {LABEL_TENANT_UID: ctx.uid, COMPONENT: "workload"}
