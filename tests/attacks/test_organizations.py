@@ -341,7 +341,7 @@ def test_without_the_webhook_a_newcomer_occupies_no_host(world: Attacked) -> Non
     )
     # Rita reads this, and may know nothing of acme.
     assert "Organization acme" not in failed["run"]["error"]
-    world.says("acme", "True", "Reconciled")
+    assert world.says("acme", "False", "PlanNotFound").startswith("plans ")  # as ever: nothing else is wrong with it
     (holder,) = owners.namespaces()
     assert holder == "tenant-portal-my-acme"
     # With the webhook the members of the newcomer are told at once.
@@ -366,7 +366,7 @@ def test_without_the_webhook_a_cuckoo_gets_no_role(world: Attacked) -> None:
     assert f"spec.namespace '{catalog.NAMESPACE}': is another Organization's" in failed["run"]["error"]
     assert world.bindings(catalog.NAMESPACE) == own
     assert not any(world.may(RITA, verb, catalog.NAMESPACE) for verb in ("get", "list", "decommission"))
-    world.says("acme", "True", "Reconciled")
+    assert world.says("acme", "False", "PlanNotFound").startswith("plans ")  # as ever: nothing else is wrong with it
     world.kubectl("delete", "tenant", "egg", f"--namespace={catalog.NAMESPACE}")
     world.removes("cuckoo")
 
