@@ -178,6 +178,7 @@ class Operator:
     def child_changed(self, event: str | None, body: dict[str, Any]) -> None:
         """Something that a tenant is made of changed: its saga may be waiting for that, or have to put it right."""
         if (tenant := self._owner(body)) is None:
+            self._drift.forget(body)
             return
         if self._drift.is_drift(event, body):
             self._upkeep.drifted(tenant, body.get("kind", ""), body["metadata"]["name"])

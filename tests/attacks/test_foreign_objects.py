@@ -7,6 +7,7 @@ administrator would have it: what he puts there is no part of the tenant, either
 
 import json
 from collections.abc import Iterator
+from itertools import count
 
 import pytest
 
@@ -26,6 +27,9 @@ WATCHED = {
     "deployment": "auth",
 }
 """One object of each kind that the operator hears of."""
+
+
+_NUMBERS = count(1)
 
 
 def labels(tenant: TenantUnderTest) -> dict[str, str]:
@@ -103,7 +107,8 @@ def is_heard_of(world: World, witness: TenantUnderTest) -> None:
 def serving(world: World) -> Iterator[tuple[TenantUnderTest, TenantUnderTest]]:
     """The tenant that is attacked, and one that is a witness."""
     world.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": ELSEWHERE}})
-    attacked, witness = world.tenants(["attacked", "witness"], "standard")
+    number = next(_NUMBERS)  # those of the test before are still being deleted
+    attacked, witness = world.tenants([f"attacked-{number}", f"witness-{number}"], "standard")
     attacked.settles("Active")
     witness.settles("Active")
     yield attacked, witness

@@ -432,6 +432,16 @@ async def test_the_later_of_two_that_clash_gets_no_new_tenants_and_the_earlier_i
     assert await world.admission.write(None, a_tenant("portal-my"), ALICE) is None
 
 
+async def test_a_newcomer_of_which_the_catalogue_has_not_heard_gets_no_tenants_either(world: World) -> None:
+    world.offers.by_name["my-c"] = an_organization("my-c", hour=1)
+    world.access.grant("mallory", "provision", "my-c")
+
+    refusal = await world.admission.write(None, a_tenant("portal", "my-c"), Caller("mallory"))
+
+    assert refusal is not None
+    assert "gets no new tenants" in refusal.message
+
+
 async def test_a_clash_that_is_over_turns_nobody_away(world: World) -> None:
     """The catalogue has not heard yet that the other one is gone."""
     world.there_comes(an_organization("my-c", hour=1))

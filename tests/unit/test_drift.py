@@ -46,5 +46,12 @@ def test_scaling_is_drift() -> None:
     assert watch.is_drift("MODIFIED", scaled)
 
 
+def test_what_was_forgotten_is_seen_for_the_first_time() -> None:
+    watch = DriftWatch()
+    watch.is_drift("ADDED", child(1, OURS))
+    watch.forget(child(1, OURS))
+    assert not watch.is_drift("MODIFIED", child(2, OURS, THEIRS))
+
+
 def test_a_deletion_is_drift() -> None:
     assert DriftWatch().is_drift("DELETED", child(1, OURS))

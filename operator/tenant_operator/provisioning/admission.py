@@ -145,10 +145,12 @@ class Admission:
         self, caller: Caller, verbs: tuple[Verb, ...], key: TenantKey, name: str
     ) -> Refusal | None:
         """A role counts for the organisation that a Tenant names: it is asked for where that lives, too."""
+        if not verbs or not name:
+            return None
         organization = self._catalog.organization(name)
-        if verbs and (organization is None or organization.spec.namespace != key.namespace):
+        if organization is None or organization.spec.namespace != key.namespace:
             organization = await self._offers.organization(name)
-        if not verbs or organization is None or organization.spec.namespace == key.namespace:
+        if organization is None or organization.spec.namespace == key.namespace:
             return None
         home = organization.spec.namespace
         lacking = [verb for verb in verbs if not await self._access.allowed(caller, verb, home, key.name)]
@@ -163,7 +165,8 @@ class Admission:
         if check_offer(ask, plan, organization, tenants, self._names(ask.new), found) is None:
             return None
         plan, organization = await self._offers.plan(spec.plan), await self._offers.organization(spec.organization)
-        found = self._defects(organization, await self._offers.organizations() if found else (), tenants)
+        everyone = await self._offers.organizations() if found else self._catalog.organizations()
+        found = self._defects(organization, everyone, tenants)
         return check_offer(ask, plan, organization, tenants, self._names(ask.new), found)
 
     def _defects(

@@ -13,6 +13,10 @@ class DriftWatch:
     def __init__(self) -> None:
         self._generations: dict[str, int] = {}
 
+    def forget(self, body: dict[str, Any]) -> None:
+        """The object is no tenant's, or no longer: what is not watched over is not remembered."""
+        self._generations.pop(str(body["metadata"]["uid"]), None)
+
     def is_drift(self, event: str | None, body: dict[str, Any]) -> bool:
         """Whether the watch event tells of a deletion, or of a change of the spec by someone else."""
         metadata = body["metadata"]
