@@ -20,8 +20,8 @@ from tests.e2e.world import World
 LABEL = 63 + 1 + 63
 """Bytes of one label, name and value."""
 FIRST_STEP, LAST_STEP = 512 * 1024, 16 * 1024
-"""Bytes that are added at a time, halved whenever they are too many. What is left is room for the journal: whoever takes
-that as well has a Tenant of which nothing more can be written down, and fails with it."""
+"""Bytes that are added at a time, halved whenever they are too many. What is left is room for the journal: whoever
+takes that as well has a Tenant of which nothing more can be written down, and fails with it."""
 TOO_LARGE = ("too large", "Too long", "larger")
 """What etcd, the API server's validation of annotations, and its limit of requests say."""
 

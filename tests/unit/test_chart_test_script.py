@@ -65,7 +65,7 @@ async def test_what_the_operator_says_of_its_needs_is_told(script: ModuleType, p
 
 
 def test_no_pod_is_told(script: ModuleType, port: int) -> None:
-    with pytest.raises(script.Failure, match="leads nowhere .*: does the operator's pod run"):
+    with pytest.raises(script.Failure, match=r"leads nowhere .*: does the operator's pod run"):
         script.check_needs("nowhere.invalid", port)
 
 
