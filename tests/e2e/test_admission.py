@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from devcluster import Environment
-from devcluster.platform import Webhook
+from devcluster.platform import Webhook, install_webhook
 from tenant_operator.adapters.kubernetes.client import MERGE_PATCH, Answer, Connection, KubernetesClient
 from tenant_operator.api.names import (
     ANNOTATION_ACTION,
@@ -24,7 +24,7 @@ from tenant_operator.api.names import (
 from tests.e2e import catalog, webhook
 from tests.e2e.feed import Object, TenantFeed
 from tests.e2e.waiting import until
-from tests.e2e.webhook import OWNER, PAIR, GatedWorld
+from tests.e2e.webhook import OWNER, PAIR, GatedWorld, refusal
 from tests.e2e.world import World, condition, status
 
 DENIED = "denied the request: "
@@ -257,7 +257,9 @@ def test_what_concerns_nobody_goes_on_without_the_operator(gate: GatedWorld) -> 
     try:
         gate.kubectl("label", "tenant", "alone", WHERE, "colour=blue")
         refused = gate.ask("create", "--filename=-", stdin=json.dumps(catalog.tenant("unseen", "small"))).err
-        assert "failed calling webhook" in refused
+        # The runbook tells what these words mean.
+        assert 'failed calling webhook "stamp-tenant.intelliauth.io": failed to call webhook: Post "https://' in refused
+        assert "connect: connection refused" in refused
     finally:
         gate.operator.start()
 
@@ -283,6 +285,19 @@ def test_a_renewed_certificate_is_picked_up(gate: GatedWorld, tmp_path_factory: 
     until(is_renewed, "the renewed certificate is served")
     gate.guard()
     until(admitted, "the API server trusts it")
+
+
+def test_an_api_server_with_another_token_is_told_so(gate: GatedWorld) -> None:
+    """As after a new token that the operator does not have yet."""
+    before = len(gate.operator.output())
+    other = f"{gate.webhook.address}/{'0' * 48}"
+    install_webhook(gate.platform, other, gate.webhook.authority.read_bytes())
+    try:
+        said = until(lambda: refusal(gate.platform).partition("failed calling webhook")[2], "the API server is refused")
+        assert "the server could not find the requested resource" in said
+        assert "the webhook configurations do not have the token of this operator" in gate.operator.output()[before:]
+    finally:
+        gate.guard()
 
 
 # Anything at all.

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from charts.generate import CHART
 from devcluster import ports
+from tenant_operator.adapters.health import Need, serve_health
 from tenant_operator.adapters.paused import serve_paused
 from tenant_operator.adapters.web import serving
 
@@ -52,10 +53,27 @@ async def test_another_server_is_not_the_responder(
             await asyncio.to_thread(script.check_responder, f"http://{HOST}:{port}")
 
 
+async def test_what_the_operator_says_of_its_needs_is_told(script: ModuleType, port: int) -> None:
+    needs = [Need("operator"), Need("mail", "no answer", vital=False)]
+    async with serve_health(HOST, port, lambda: needs):
+        said = await asyncio.to_thread(script.check_needs, HOST, port)
+        assert said == f"the operator at {HOST} is ready: operator: ok; mail: no answer"
+
+        needs.append(Need("database", "wrong password"))
+        with pytest.raises(script.Failure, match="is not ready: operator: ok; mail: no answer; database: wrong"):
+            await asyncio.to_thread(script.check_needs, HOST, port)
+
+
+def test_no_pod_is_told(script: ModuleType, port: int) -> None:
+    with pytest.raises(script.Failure, match=r"leads nowhere .*: does the operator's pod run"):
+        script.check_needs("nowhere.invalid", port)
+
+
 def test_a_failure_is_told_and_ends_the_script(
     script: ModuleType, port: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("RESPONDER_URL", f"http://{HOST}:{port}")
+    monkeypatch.setenv("HEALTH_HOST", HOST)
+    monkeypatch.setenv("HEALTH_PORT", str(port))
 
     assert script.main() == 1
-    assert "did not answer" in capsys.readouterr().err
+    assert f"http://{HOST}:{port}/readyz did not answer" in capsys.readouterr().err

@@ -5,10 +5,10 @@ import logging
 import re
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from tenant_operator.adapters.serving_tls import CertificateError, ServingTls
 
@@ -126,14 +126,12 @@ class HttpsServer:
         told = asyncio.create_task(self._told_to_end.wait())
         parts = {asyncio.create_task(self._accept(listener)), asyncio.create_task(self._renew())}
         done, _ = await asyncio.wait({told, *parts}, return_when=asyncio.FIRST_COMPLETED)
-        listener.close()
         self.is_listening = False
+        await _cancelled({told, *parts})
+        listener.close()
         if busy := [each.task for each in self._connections if each.busy and each.task]:
             await asyncio.wait(busy, timeout=_END_SECONDS)
-        rest = {told, *parts, *(each.task for each in self._connections if each.task)}
-        for task in rest:
-            task.cancel()
-        await asyncio.gather(*rest, return_exceptions=True)
+        await _cancelled({each.task for each in self._connections if each.task})
         for task in done & parts:
             task.result()
 
@@ -225,6 +223,7 @@ class HttpsServer:
                     del body
             except _Refused as refused:
                 status, answer, is_last = refused.status, b"", True
+            is_last = is_last or self._told_to_end.is_set()
             deadline.reschedule(loop.time() + _WRITE_SECONDS)
             writer.write(_head(status, answer, is_last=is_last) + answer)
             await writer.drain()
@@ -266,6 +265,13 @@ class HttpsServer:
                 "somebody asked the webhooks at a path that does not exist: if that was the API server, the webhook "
                 "configurations do not have the token of this operator"
             )
+
+
+async def _cancelled(tasks: Collection[asyncio.Task[Any]]) -> None:
+    """Cancel them, and return when they have ended."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _head(status: int, body: bytes, *, is_last: bool) -> bytes:
