@@ -1,14 +1,23 @@
 """A server that all tenants share goes away for a while: nothing fails for good, and it is left in peace meanwhile."""
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 
+from tenant_operator.adapters.circuit import Circuit
 from tenant_operator.api.conditions import ConditionType, find_condition
 from tenant_operator.api.names import ActivityName
 from tenant_operator.api.states import ActivityState, TenantState
-from tests.simulation.virtual_time import run
+from tenant_operator.saga.activity import Done, Progress
+from tenant_operator.saga.errors import Outage
+from tenant_operator.saga.facts import TryFailed
+from tenant_operator.saga.host import Pulse
+from tenant_operator.saga.model import Outcome
+from tenant_operator.saga.queue import WorkQueue
+from tests.simulation.virtual_time import VirtualClock, run
 from tests.simulation.world import KEY, TENANT, Life, World, broken_promises
+from tests.unit.test_saga_runner import FIRST, MemoryHost, outcome
 
 STORAGE = ActivityName.ALLOCATE_STORAGE
 
@@ -106,3 +115,59 @@ def test_a_cancel_is_heard_while_a_server_is_away() -> None:
     world = run(story())
     assert world.tenant is not None
     assert (world.tenant.status.state, broken_promises(world)) == (TenantState.PENDING, [])
+
+
+SAGAS = 500
+
+
+def test_hundreds_of_waiting_sagas_leave_a_server_in_peace_and_all_go_on_when_it_is_back() -> None:
+    """The engine and the circuit alone: five hundred sagas that need one call each, on 64 places."""
+
+    async def story() -> tuple[list[float], list[float], list[MemoryHost], float]:
+        loop, called, asked, back = asyncio.get_running_loop(), list[float](), list[float](), 60.0
+
+        async def ask() -> None:
+            asked.append(loop.time())
+            if loop.time() < back:
+                raise Outage("PostgreSQL: connection refused")
+
+        circuit = Circuit("PostgreSQL", ask, limit=10, clock=VirtualClock())
+
+        async def call(pulse: Pulse) -> Progress:
+            async with circuit:
+                called.append(loop.time())
+                await asyncio.sleep(0.05)
+                if loop.time() < back:
+                    raise Outage("PostgreSQL: connection refused")
+            return Done("made")
+
+        hosts = [MemoryHost(timeout=timedelta(minutes=5)) for _ in range(SAGAS)]
+        for host in hosts:
+            host.deeds[FIRST] = call
+        runners = [host.runner() for host in hosts]
+
+        async def reconcile(key: int, attention: asyncio.Event) -> float | None:
+            _, again = await runners[key].advance(hosts[key].stored, attention)
+            return None if again is None else max(again - loop.time(), 0.0)
+
+        queue = WorkQueue(reconcile, concurrency=64)
+
+        def wake_all() -> None:
+            for key in range(SAGAS):
+                queue.wake(key)
+
+        circuit.on_closed = wake_all
+        wake_all()
+        while not queue.idle:  # noqa: ASYNC110 (nothing tells of it)
+            await asyncio.sleep(0.1)
+        return called, asked, hosts, loop.time() - back
+
+    called, asked, hosts, took = run(story())
+    assert {outcome(host) for host in hosts} == {Outcome.COMPLETED}
+    assert len([each for each in called if each < 60]) == 10, "those that were under way when it went"
+    assert len(called) == SAGAS + 10
+    assert len(asked) <= 36
+    assert took <= 2 + 0.05 * SAGAS / 10 + 1
+    writes = [len(host.journal) for host in hosts]
+    assert max(writes) <= 60 / 10 + 5, "heartbeats, and what happened"
+    assert sum(len(host.facts(TryFailed)) for host in hosts) == 10

@@ -21,7 +21,7 @@ from tests.simulation.virtual_time import run
 from tests.simulation.world import KEY, TENANT, World, broken_promises, survive
 
 HISTORIES = 2000
-ADVERSE_HISTORIES = 1000
+ADVERSE_HISTORIES = 600
 JOURNAL = ("write_status", "write_metadata")
 
 SETTLED = (

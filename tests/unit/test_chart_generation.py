@@ -50,7 +50,7 @@ def test_the_schema_of_settings_has_neither_references_nor_unknown_keys() -> Non
         "type": "integer",
         "minimum": 1,
         "maximum": 100,
-        "description": "The tries in all.",
+        "description": "The tries in all. While a server that all tenants share is away they are not counted.",
     }
     assert "baseDomain" in properties
     assert not {"databaseUrl", "responderPort", "worker"} & properties.keys()

@@ -13,7 +13,7 @@ from tenant_operator.api.names import ActivityName
 from tenant_operator.saga.activity import Done, NotYet, Progress, RetryPolicy
 from tenant_operator.saga.decide import Act, Wait
 from tenant_operator.saga.decide import Record as Recorded
-from tenant_operator.saga.errors import Unavailable
+from tenant_operator.saga.errors import Outage, Unavailable
 from tenant_operator.saga.evolve import Worker, evolve
 from tenant_operator.saga.facts import ActivityFailed, Fact, Pulsed, RunTakenOver, TryFailed
 from tenant_operator.saga.host import Pulse
@@ -180,6 +180,32 @@ def test_after_a_long_gap_there_is_one_more_look() -> None:
     assert decision.deadline - life.moment.elapsed == pytest.approx(LAST_LOOK)
     life.now += timedelta(seconds=LAST_LOOK)
     assert isinstance(life.decision(), Recorded), "and then it is over"
+
+
+@pytest.mark.parametrize("away", [5, 40, 600])
+def test_an_api_server_that_is_away_when_the_work_is_done_fails_no_run(away: float) -> None:
+    async def tell(host: MemoryHost) -> None:
+        loop = asyncio.get_running_loop()
+
+        def unreachable() -> None:
+            if 10 < loop.time() < 10 + away:
+                raise Outage("the API server did not answer")
+
+        async def deed(pulse: Pulse) -> Progress:
+            await asyncio.sleep(25 if loop.time() == 0 else 1)
+            return Done("done")
+
+        host.faults = [unreachable] * 10_000
+        host.deeds[FIRST] = deed
+        runner = host.runner()
+        while host.stored.saga.run is None or not host.stored.saga.run.finished:
+            try:
+                await runner.advance(host.stored, asyncio.Event())
+            except Outage:  # the queue comes again
+                await asyncio.sleep(5)
+
+    host = lives(tell, timeout=timedelta(seconds=30))
+    assert outcome(host) is Outcome.COMPLETED
 
 
 def test_only_the_first_gap_is_forgiven() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tenant_operator.saga.errors import Unavailable
+from tenant_operator.saga.errors import Outage, Unavailable
 from tenant_operator.saga.queue import WorkQueue
 from tests.simulation.virtual_time import run
 
@@ -142,6 +142,18 @@ def test_failing_work_is_tried_again_after_pauses_that_double(caplog: pytest.Log
         times = run(story()).times()
     pauses = [later - earlier for earlier, later in pairwise(times)]
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 5, 1]  # a success in between starts it afresh
+
+
+def test_work_that_met_an_outage_comes_back_soon_however_long_that_lasted() -> None:
+    async def story() -> Work:
+        work = Work(lambda key, turn: Outage("the API server did not answer") if turn < 9 else None)
+        queue = WorkQueue(work, concurrency=1)
+        queue.wake("a")
+        await quiet(queue)
+        return work
+
+    pauses = [later - earlier for earlier, later in pairwise(run(story()).times())]
+    assert pauses == [1, 2, 4, 5, 5, 5, 5, 5]
 
 
 @pytest.mark.parametrize(

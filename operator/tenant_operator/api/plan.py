@@ -169,8 +169,7 @@ class Retry(ApiModel):
     """How often and how soon a failed activity is tried again; what is absent is the operator's default."""
 
     max_tries: Annotated[int, whole(1, 100)] | None = None
-    """The tries in all. Those that fail because PostgreSQL, the mail server or the API server is away are not counted:
-    they go on until the activity's timeout."""
+    """The tries in all. While a server that all tenants share is away they are not counted."""
     initial_backoff: Duration | None = None
     """The pause after the first failed try; it doubles with each further one."""
     max_backoff: Duration | None = None

@@ -1,8 +1,9 @@
 """What the domain needs from the outside world, as protocols that it owns.
 
-Every port raises `saga.errors` only: `Unavailable` where a later try may succeed, `Rejected` where it cannot, and
-`OwnershipConflict` where a name belongs to someone else. Messages name the object and the cause and carry no secret.
-Each port has a fake in `tests/fakes`, held to the same contract suite as the real adapter.
+Every port raises `saga.errors` only: `Outage` where the other side is away for everybody, `Unavailable` where a later
+try may succeed, `Rejected` where it cannot, and `OwnershipConflict` where a name belongs to someone else. Messages name
+the object and the cause and carry no secret. Each port has a fake in `tests/fakes`, held to the same contract suite as
+the real adapter.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -157,8 +158,8 @@ class Mailer(Protocol):
     """The way emails leave the platform."""
 
     async def send(self, mail: Mail) -> None:
-        """Returns once the other side has taken responsibility. 4xx replies and lost connections are Unavailable, 5xx
-        replies (a refused recipient, say) are Rejected."""
+        """Returns once the other side has taken responsibility. 4xx replies and lost connections are Outage, a mailbox
+        that is busy is Unavailable, 5xx replies (a refused recipient, say) are Rejected."""
 
 
 class Reachable(Protocol):

@@ -64,6 +64,9 @@ class Runner(Generic[R]):
                 return session.record, again
             except JournalMoved:
                 record = await self._host.refresh(record)
+            except Unavailable:
+                session.unsee()
+                raise
             finally:
                 run = session.saga.run
                 if run is not None and not run.finished:

@@ -44,6 +44,7 @@ class Session(Generic[R]):
         self._said: Pulsed | None = None
         self._hold(record)
         self._see(sight, self._now())
+        self._confirmed = sight or self.sight
 
     def _hold(self, record: R) -> None:
         self.record = record
@@ -79,11 +80,13 @@ class Session(Generic[R]):
         """Journal the facts. A record that changed elsewhere (its spec, an annotation) is read again and the same facts
         are journalled on it; a journal that changed raises JournalMoved."""
         async with self._lock:
+            lost = Unavailable("the journal could not be written: the record keeps changing")
             for _ in range(_WRITE_TRIES):
                 saga = fold(self.saga, facts, self.steps, now.wall, self._worker)
                 try:
                     self._hold(await self._host.write(self.record, saga, facts, now.wall))
-                except (Stale, Unavailable):
+                except (Stale, Unavailable) as error:
+                    lost = error if isinstance(error, Unavailable) else lost
                     before = self.saga
                     self._hold(await self._host.refresh(self.record))
                     if self.saga == saga:
@@ -92,12 +95,18 @@ class Session(Generic[R]):
                         raise JournalMoved from None
                 else:
                     return self._written(now)
-            raise Unavailable("the journal could not be written: the record keeps changing")
+            raise lost
 
     def _written(self, now: Moment) -> None:
         self._see(self.sight, now)
         if self.saga.run is not None and self.saga.run.worker == self._worker.id:
             self.sight = replace(self.sight, heard=now.elapsed)
+        self._confirmed = self.sight
+
+    def unsee(self) -> None:
+        """The journal cannot be written: what was seen since it was counts for nothing, or a run that is well would be
+        out of time when it can be written again."""
+        self.sight = self._confirmed
 
     async def look(self) -> None:
         """Take note of a newer version of the record, if any. Raises JournalMoved if its journal is another."""
