@@ -125,7 +125,9 @@ class Operator:
         self._queue = WorkQueue(reconciler.reconcile, concurrency=settings.concurrency)
         self._reconciler = reconciler
         self._requests = WorkQueue(self._take, concurrency=settings.concurrency)
-        platform = PlatformReconciler(platform_store, ports.cluster, catalog, ports.clock, options)
+        platform = PlatformReconciler(
+            platform_store, ports.cluster, catalog, ports.clock, options, open_databases=needs.open_databases
+        )
         self._platform = PlatformWatch(catalog, platform.reconcile)
 
     async def _take(self, key: TenantKey, attention: asyncio.Event) -> float | None:

@@ -38,7 +38,10 @@ class Platform:
         self.store = FakePlatformStore(self.cluster)
         self.catalog = WatchedCatalog()
         self.store.subscribe(self._observe)
-        self.reconciler = PlatformReconciler(self.store, self.cluster, self.catalog, clock, Options())
+        self.open_databases: list[str] = []
+        self.reconciler = PlatformReconciler(
+            self.store, self.cluster, self.catalog, clock, Options(), open_databases=lambda: self.open_databases
+        )
         self.effects: list[tuple[str, str]] = []
         self.cluster.after = self._note
 
@@ -466,3 +469,22 @@ async def test_a_broken_plan_says_what_is_broken(platform: Platform) -> None:
     platform.store.apply(Plan, "starter", PLAN)
     await platform.reconcile("starter", Plan)
     assert _ready(platform.store.plan("starter"))[0] == "True"
+
+
+async def test_a_database_that_tenants_could_enter_is_told_and_leaves_the_organization_ready() -> None:
+    platform = Platform()
+    platform.organization()
+    await platform.namespace()
+    door = 'tenants\' roles can connect to database "postgres"; as its owner or as a superuser: REVOKE CONNECT'
+    told = []
+    for platform.open_databases in ([door], []):
+        await platform.reconcile()
+        organization = platform.store.organization("acme")
+        condition = find_condition(organization.status.conditions, ConditionType.DATABASES_CLOSED)
+        assert condition is not None
+        told.append((condition.status.value, condition.reason, condition.message))
+        assert platform.ready()[0] == "True"
+    assert told == [
+        ("False", "Open", door),
+        ("True", "Closed", "tenants' roles can connect to no database but their own"),
+    ]

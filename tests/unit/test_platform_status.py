@@ -121,7 +121,7 @@ def test_the_message_counts_the_members_by_role() -> None:
     members = [{"kind": "User", "name": name, "role": "admin"} for name in ("ann", "bob")]
     organization = an_organization(members=[*members, {"kind": "User", "name": "cid", "role": "owner"}])
 
-    (ready,) = organizations.status_of(organization, [], [], NOON).conditions
+    ready, _ = organizations.status_of(organization, [], [], NOON).conditions
 
     assert ready.message == "members hold their roles in namespace acme: 1 owner, 2 admins, 0 viewers"
 

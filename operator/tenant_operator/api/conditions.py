@@ -36,6 +36,8 @@ class ConditionType(StrEnum):
     """The emails were sent."""
     RESOURCES_HELD = "ResourcesHeld"
     """The ledger, status.allocations, is not empty."""
+    DATABASES_CLOSED = "DatabasesClosed"
+    """Organization: tenants' roles can connect to no database of the server but their own."""
     AUDIT_BACKLOG = "AuditBacklog"
     """The tenant is held up, because its audit events cannot be stored. Absent otherwise."""
 
@@ -144,6 +146,10 @@ class Reason(StrEnum):
     """Every tenant of the plan would fail; the message says why."""
     ROLE_BINDING_TAKEN = "RoleBindingTaken"
     """A RoleBinding of that name is not the operator's."""
+    DATABASES_CLOSED = "Closed"
+    """DatabasesClosed is True: tenants' roles can connect to their own database only."""
+    DATABASES_OPEN = "Open"
+    """DatabasesClosed is False: the message names the databases, and the commands that close them."""
     ROLE_BINDING_FAILED = "RoleBindingFailed"
     """The API server refused a RoleBinding."""
 

@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from tenant_operator.api.conditions import Reason
+from tenant_operator.api.conditions import ConditionType, ConditionUpdate, Reason, set_condition
+from tenant_operator.api.meta import ConditionStatus
 from tenant_operator.api.names import DNS_LABEL_MAX_LENGTH
 from tenant_operator.api.organization import MemberRole, Organization, OrganizationStatus
 from tenant_operator.api.tenant import Tenant
@@ -74,18 +75,30 @@ def status_of(
     now: datetime,
     *,
     home: str | None = None,
+    open_databases: Sequence[str] = (),
 ) -> OrganizationStatus:
-    """The status that the organisation should have. `home` is the namespace that is its own."""
+    """The status that the organisation should have. `home` is the namespace that is its own. `open_databases` tells of
+    those that tenants' roles can connect to and should not, a sentence each."""
     generation = organization.metadata.generation
+    conditions = judged(
+        organization.status.conditions, findings, fine=_summary(organization), generation=generation, now=now
+    )
     return OrganizationStatus(
         observed_generation=generation,
-        conditions=judged(
-            organization.status.conditions, findings, fine=_summary(organization), generation=generation, now=now
-        ),
+        conditions=set_condition(conditions, _databases(open_databases), generation=generation, now=now),
         namespace=home,
         # Anybody's Tenant can name the organisation; its own live where it does.
         tenants=tenants_by_state(each for each in tenants if each.metadata.namespace in homes(organization)),
     )
+
+
+def _databases(open_databases: Sequence[str]) -> ConditionUpdate:
+    """It says nothing of the organisation, and leaves it ready: but whoever keeps it keeps the server, or knows who."""
+    if open_databases:
+        told = _listed(open_databases, separator="; ")
+        return ConditionUpdate(ConditionType.DATABASES_CLOSED, ConditionStatus.FALSE, Reason.DATABASES_OPEN, told)
+    fine = "tenants' roles can connect to no database but their own"
+    return ConditionUpdate(ConditionType.DATABASES_CLOSED, ConditionStatus.TRUE, Reason.DATABASES_CLOSED, fine)
 
 
 def _summary(organization: Organization) -> str:

@@ -1,7 +1,7 @@
 """Keeps Organizations and Plans honest: members hold their roles, and the status says what is so."""
 
 import asyncio
-from collections.abc import Awaitable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
@@ -68,13 +68,22 @@ class PlatformReconciler:
     """Called by a work queue with one key at a time; what it knows it reads anew each time."""
 
     def __init__(
-        self, store: PlatformStore, cluster: Cluster, catalog: PlatformCatalog, clock: Clock, options: Options
+        self,
+        store: PlatformStore,
+        cluster: Cluster,
+        catalog: PlatformCatalog,
+        clock: Clock,
+        options: Options,
+        *,
+        open_databases: Callable[[], Sequence[str]] = tuple,
     ) -> None:
+        """`open_databases` tells what the last look at the database server found open to tenants' roles."""
         self._store = store
         self._cluster = cluster
         self._catalog = catalog
         self._clock = clock
         self._options = options
+        self._open_databases = open_databases
 
     async def reconcile(self, key: PlatformKey, _attention: asyncio.Event) -> float | None:
         """Bring one object up to date; the seconds after which it wants to be looked at again, None if it is gone."""
@@ -115,7 +124,9 @@ class PlatformReconciler:
             *organizations.of_plans(organization, [each for each in organization.spec.plans if not self._has(each)]),
         ]
         home = organization_rules.home_of(organization, defects)
-        status = organizations.status_of(organization, tenants, findings, self._clock.now(), home=home)
+        status = organizations.status_of(
+            organization, tenants, findings, self._clock.now(), home=home, open_databases=self._open_databases()
+        )
         if status != organization.status:
             await self._store.write_status(organization.model_copy(update={"status": status}))
         return RECHECK_SECONDS if findings else RESYNC_SECONDS
