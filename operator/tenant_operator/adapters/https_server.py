@@ -2,13 +2,15 @@
 
 import asyncio
 import logging
-import re
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Final, Self
+
+import h11
 
 from tenant_operator.adapters.serving_tls import CertificateError, ServingTls
 
@@ -23,9 +25,7 @@ _CLOSE_SECONDS: Final = 1.0
 _WRITE_SECONDS: Final = 5.0
 _PAUSE_SECONDS: Final = 0.1
 _REMINDER_SECONDS: Final = 60.0
-_REQUEST: Final = re.compile(rb"([A-Z]{1,16}) (/[!-~]*) HTTP/1\.1")
-_HEADER: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00\r\n]*?)[ \t]*")
-_REASONS: Final = {200: "OK", 400: "Bad Request", 404: "Not Found", 411: "Length Required", 413: "Content Too Large"}
+_CHUNK: Final = 64 * 1024
 
 _log = logging.getLogger(__name__)
 
@@ -210,51 +210,51 @@ class HttpsServer:
         deadline: asyncio.Timeout,
     ) -> None:
         loop = asyncio.get_running_loop()
-        is_last = False
-        while not is_last:
+        http = h11.Connection(h11.SERVER, max_incomplete_event_size=self._limits.head)
+        while True:
+            is_last = False
             try:
-                handler, length, is_last = self._understood(await reader.readuntil(b"\r\n\r\n"))
+                request = await _next_event(http, reader)
+                if not isinstance(request, h11.Request):
+                    return  # it hung up
+                handler, length = self._understood(request)
                 connection.known = connection.busy = True
                 deadline.reschedule(loop.time() + self._limits.body_seconds)
                 async with self._large if length > self._limits.large_body else nullcontext():
-                    body = await reader.readexactly(length)
+                    body = await _body(http, reader)
                     deadline.reschedule(None)
                     status, answer = await handler(body)
                     del body
-            except _Refused as refused:
-                status, answer, is_last = refused.status, b"", True
+            except _Refused as refusal:
+                status, answer, is_last = refusal.status, b"", True
+            except h11.RemoteProtocolError as error:
+                status, answer, is_last = error.error_status_hint, b"", True
             is_last = is_last or self._told_to_end.is_set()
             deadline.reschedule(loop.time() + _WRITE_SECONDS)
-            writer.write(_head(status, answer, is_last=is_last) + answer)
+            writer.write(_answer(http, status, answer, is_last=is_last))
             await writer.drain()
+            if http.our_state is not h11.DONE:  # one of the two wants no more
+                return
+            http.start_next_cycle()
             connection.busy, connection.since = False, loop.time()
             deadline.reschedule(loop.time() + self._limits.idle_seconds)
 
-    def _understood(self, head: bytes) -> tuple[Handler, int, bool]:
-        """Who answers, how long the body is, and whether the client wants nothing more. Raises _Refused."""
-        first, *lines = head[:-4].split(b"\r\n")
-        request = _REQUEST.fullmatch(first)
-        if request is None:
-            raise _Refused(400)
-        path = request[2].partition(b"?")[0].decode("ascii")
-        handler = self._routes.get(path) if request[1] == b"POST" else None
+    def _understood(self, request: h11.Request) -> tuple[Handler, int]:
+        """Who answers, and how long the body is. Raises _Refused."""
+        if request.http_version != b"1.1":
+            raise _Refused(HTTPStatus.BAD_REQUEST)
+        path = request.target.partition(b"?")[0].decode("ascii", "replace")
+        handler = self._routes.get(path) if request.method == b"POST" else None
         if handler is None:
             self._remind()
-            raise _Refused(404)
-        headers: dict[bytes, bytes] = {}
-        for line in lines:
-            header = _HEADER.fullmatch(line)
-            if header is None or (header[1].lower() == b"content-length" and b"content-length" in headers):
-                raise _Refused(400)
-            headers[header[1].lower()] = header[2]
-        length = headers.get(b"content-length")
-        if length is None or b"transfer-encoding" in headers:
-            raise _Refused(411)
-        if not length.isdigit():
-            raise _Refused(400)
-        if len(length) > 12 or int(length) > self._limits.body:
-            raise _Refused(413)
-        return handler, int(length), headers.get(b"connection", b"").lower() == b"close"
+            raise _Refused(HTTPStatus.NOT_FOUND)
+        headers = dict(request.headers)
+        if b"content-length" not in headers or b"transfer-encoding" in headers:
+            raise _Refused(HTTPStatus.LENGTH_REQUIRED)
+        length = int(headers[b"content-length"])
+        if length > self._limits.body:
+            raise _Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        return handler, length
 
     def _remind(self) -> None:
         """A stranger's knock is nobody's business; but it may be the API server with a path from before."""
@@ -274,8 +274,24 @@ async def _cancelled(tasks: Collection[asyncio.Task[Any]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _head(status: int, body: bytes, *, is_last: bool) -> bytes:
-    lines = [f"HTTP/1.1 {status} {_REASONS.get(status, 'Error')}", f"Content-Length: {len(body)}"]
-    lines += ["Content-Type: application/json"] if body else []
-    lines += ["Connection: close"] if is_last else []
-    return "\r\n".join((*lines, "", "")).encode("ascii")
+async def _next_event(http: h11.Connection, reader: asyncio.StreamReader) -> object:
+    """Raises RemoteProtocolError if what comes is no HTTP, or too long to be a head."""
+    while (event := http.next_event()) is h11.NEED_DATA:
+        http.receive_data(await reader.read(_CHUNK))
+    return event
+
+
+async def _body(http: h11.Connection, reader: asyncio.StreamReader) -> bytes:
+    chunks = []
+    while isinstance(event := await _next_event(http, reader), h11.Data):
+        chunks.append(event.data)
+    return b"".join(chunks)
+
+
+def _answer(http: h11.Connection, status: int, body: bytes, *, is_last: bool) -> bytes:
+    headers = [("Content-Length", str(len(body)))]
+    headers += [("Content-Type", "application/json")] if body else []
+    headers += [("Connection", "close")] if is_last else []
+    response = h11.Response(status_code=status, reason=HTTPStatus(status).phrase.encode(), headers=headers)
+    events = (response, h11.Data(data=body), h11.EndOfMessage())
+    return b"".join(http.send(event) or b"" for event in events)
