@@ -68,6 +68,7 @@ INSTALLATIONS: dict[str, Manifest] = {
             "drainSeconds": 30.5,
             "concurrency": 1000000,
             "mailAllowlist": ["*@acme.example"],
+            "egressDatabase": [{"to": [{"ipBlock": {"cidr": "10.20.0.0/24"}}], "ports": [{"port": 5432}]}],
             "timeouts": {"wait-ready": "15m"},
             "retries": {"apply-schema": {"maxTries": 3, "initialBackoff": "2s"}},
             "ingressClass": None,
@@ -277,6 +278,8 @@ def test_settings_become_what_the_operator_reads(chart: Chart, monkeypatch: pyte
     assert (read.smtp_username, read.smtp_port, read.drain_seconds) == ("postmaster", 2525, 30.5)
     assert (read.concurrency, read.mail_allowlist) == (1000000, ("*@acme.example",))
     assert (read.timeouts["wait-ready"].total_seconds(), read.retries["apply-schema"].max_tries) == (900, 3)
+    assert read.egress_database is not None
+    assert [each.to_wire()["to"] for each in read.egress_database] == [[{"ipBlock": {"cidr": "10.20.0.0/24"}}]]
     assert read.mail_sender == 'Acme "Tenants" <no-reply@acme.example>'
     assert read.ingress_class is None
     assert "TENANT_OPERATOR_INGRESS_CLASS" not in found
@@ -286,6 +289,7 @@ def test_every_setting_can_be_said(chart: Chart) -> None:
     samples = {"string": "x", "integer": 7, "number": 7.5, "array": ["x"], "object": {}}
     schemas = generate.settings_schema()["properties"]
     wanted = {name: schema.get("default") or samples[schema["type"][0]] for name, schema in schemas.items()}
+    wanted["egressDatabase"] = wanted["egressDns"]
     references = {"secrets": {"smtpPassword": {"name": "smtp"}}}
 
     found = environment(chart.rendered(merged({"settings": wanted}, references)))
@@ -787,6 +791,7 @@ def test_the_network_policy_can_be_left_out(chart: Chart) -> None:
         ({"settings": {"concurrency": "many"}}, "'/settings/concurrency': got string, want integer or null"),
         ({"settings": {"routeKind": "Route"}}, "'/settings/routeKind': value must be one of 'Ingress', 'HTTPRoute'"),
         ({"settings": {"timeouts": {"wait-redy": "5m"}}}, "'/settings/timeouts': additional properties 'wait-redy'"),
+        ({"settings": {"egressDns": [{"ports": [{"port": 53}]}]}}, "'/settings/egressDns/0': missing property 'to'"),
         ({"settings": {"mailTransport": "http"}}, "'/settings': missing property 'mailApiUrl'"),
         ({"settings": {"mailTransport": "http"}}, "'/secrets/mailApiToken/name': minLength"),
         ({"settings": {"smtpUsername": "joe"}}, "'/secrets/smtpPassword/name': minLength"),
