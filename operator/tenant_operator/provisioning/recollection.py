@@ -75,8 +75,8 @@ class Recollection:
         """Take note of a look; it is kept if a run is to begin by it."""
         mind = self._mind(record)
         mind.identity = found.identity if found.identity != record.metadata.uid else None
+        mind.recalled = found if is_needed or mind.is_due or found.hindrance or found.serves else None
         mind.is_confirmed, mind.is_due, mind.trusted = found.is_confirmed, False, _run_id(record)
-        mind.recalled = found if is_needed or found.hindrance or found.serves else None
         if mind.identity is not None:
             self._adopted[mind.identity] = key_of(record)
 

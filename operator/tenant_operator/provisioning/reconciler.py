@@ -88,7 +88,7 @@ class Reconciler:
             seconds = max((again - self._now()).total_seconds(), 0.0)
             return seconds if pause is None else min(seconds, pause)
         self._host.forget(key)
-        if tenant.status.observed_generation != tenant.metadata.generation:
+        if tenant.status.observed_generation != tenant.metadata.generation or self._host.is_misread(tenant):
             tenant = await self._host.observe(tenant)
         if pause is not None:
             return pause

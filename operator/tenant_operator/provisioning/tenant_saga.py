@@ -14,7 +14,7 @@ from tenant_operator.provisioning.audit import audit_event, audit_events
 from tenant_operator.provisioning.courier import Courier
 from tenant_operator.provisioning.journal import decode
 from tenant_operator.provisioning.known import KnownTenants, key_of
-from tenant_operator.provisioning.lifecycle import contradicts_service, demand, mended, requester
+from tenant_operator.provisioning.lifecycle import contradicts_service, demand, mended, requester, state_of
 from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.notices import Happening, notices
 from tenant_operator.provisioning.options import Options
@@ -87,6 +87,11 @@ class TenantSaga:
         if record.status.record_uid not in (None, record.metadata.uid):
             return Saga()  # it came from the backup of another record: what is so is for the world to say
         return mended(decode(record.status))
+
+    def is_misread(self, record: Tenant) -> bool:
+        """Whether people read another state in the status than there is to be believed."""
+        suspended = standing_of(record.status).suspended
+        return record.status.state is not state_of(self.saga(record), suspended=suspended)
 
     def steps(self, record: Tenant) -> Mapping[str, Step]:
         names = self.names(record)
