@@ -108,6 +108,25 @@ async def test_apply_takes_over_the_fields_of_others_and_drops_what_it_no_longer
     assert now["metadata"]["uid"] == created["metadata"]["uid"]
 
 
+async def test_apply_drops_an_annotation_that_it_has_set_and_keeps_one_that_was_created(cluster: Cluster) -> None:
+    name = f"contract-{uuid4().hex[:8]}"
+
+    def marked(**annotations: str) -> Manifest:
+        marks = {f"tests.example/{each}": value for each, value in annotations.items()}
+        return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "annotations": marks}}
+
+    async def marks() -> dict[str, str]:
+        found = (await stored(cluster, ObjectRef("v1", "Namespace", name)))["metadata"].get("annotations") or {}
+        return {each.partition("/")[2]: value for each, value in found.items() if each.startswith("tests.example/")}
+
+    await cluster.create(marked(record="a", attempt="1"))
+    await cluster.apply(marked(record="a", attempt="1", served="true"))
+    assert await marks() == {"record": "a", "attempt": "1", "served": "true"}
+    await cluster.apply(marked(attempt="2"))
+    assert await marks() == {"record": "a", "attempt": "2"}
+    await cluster.delete(ObjectRef("v1", "Namespace", name))
+
+
 async def test_what_is_not_there_is_none(cluster: Cluster, namespace: str) -> None:
     assert await cluster.get(ref(namespace, "absent")) is None
     assert await cluster.get(ref("contract-absent", "absent")) is None

@@ -310,3 +310,17 @@ async def test_the_shipped_migrations_make_a_schema(world: World) -> None:
     shipped = load_migrations()
     assert await migrate(world, world.prefix, *shipped) == [each.version for each in shipped]
     assert await migrate(world, world.prefix, *shipped) == []
+
+
+async def test_the_inventory_of_one_tag_is_what_carries_it(world: World) -> None:
+    mine, others = f"{world.prefix}_mine", f"{world.prefix}_others"
+    await make_database(world, mine)
+    await make_schema(world, mine)
+    await make_database(world, others, tag=OTHER)
+    found = {
+        (item.kind, item.name) for item in await world.storage.inventory(TAG) if item.name.startswith(world.prefix)
+    }
+    assert found == {("PostgresDatabase", mine), ("PostgresRole", mine), ("PostgresRole", f"{mine}_id")}
+    everything = {item.name: item.tag for item in await world.storage.inventory()}
+    assert (everything[mine], everything[others]) == (TAG, OTHER)
+    assert await world.storage.inventory("nobody") == []

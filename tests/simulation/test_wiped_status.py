@@ -18,7 +18,7 @@ from tests.fakes.cluster import healthy, stuck
 from tests.simulation.virtual_time import run
 from tests.simulation.world import KEY, TENANT, Fault, Life, World, no_fault, survive
 
-HISTORIES = 1200
+HISTORIES = 360
 
 
 class Watched(World):
@@ -28,10 +28,12 @@ class Watched(World):
         super().__init__(fault)
         self.has_served = False
         self.losses: list[str] = []
+        self.made = 0
 
     async def _after(self, operation: str, name: str) -> None:
         if self.backends() not in ([], ["paused"]):
             self.has_served = True
+        self.made += operation == "create_database"
         tenant = self.tenant
         if tenant is None or is_unwanted(tenant):
             self.has_served = False
@@ -52,22 +54,19 @@ def wrongs(world: Watched) -> list[str]:
         wrong += [f"orphan: {each}" for each in world.leftovers()]
     if state in SERVING and len(world.storage.databases) != 1:
         wrong.append(f"databases: {list(world.storage.databases)}")
-    completed = serves = 0
+    serves = False
     for event in world.events:
         match event.type:
-            case "tenant.provisioning.completed":
-                completed, serves = completed + 1, 1
-            case "tenant.adopted":
-                serves = 1
+            case "tenant.provisioning.completed" | "tenant.adopted":
+                serves = True
             case "tenant.deprovisioning.started" | "tenant.deprovisioning.completed" | "tenant.provisioning.cancelled":
-                serves = 0
+                serves = False
             case "tenant.provisioning.started" | "tenant.deleted" if serves:
                 wrong.append(f"{event.type} while it serves")
-    if len(world.mailer.mails) > 3 * completed and not world.losses:
-        # A run whose status was lost as the last thing before it was complete has told nothing of that.
-        adopted = sum(event.type == "tenant.adopted" for event in world.events)
-        if len(world.mailer.mails) > 3 * (completed + adopted):
-            wrong.append(f"{len(world.mailer.mails)} mails of {completed} completed runs")
+    # A mail that is sent over after a crash has the same key: whoever receives it knows it for the same.
+    mails = len({mail.key for mail in world.mailer.mails})
+    if mails > 3 * world.made:
+        wrong.append(f"{mails} mails to a tenant that was made {world.made} times")
     return wrong
 
 
@@ -116,6 +115,8 @@ STORIES: dict[str, tuple[Callable[[Watched], Awaitable[None]], TenantState | Non
     "decommission": (provision_and_decommission, TenantState.DECOMMISSIONED),
     "fail": (fail, TenantState.FAILED),
 }
+FORWARD = 90
+"""Points up to which the stories are the same."""
 
 
 @pytest.mark.parametrize("name", STORIES)
@@ -129,7 +130,7 @@ def test_a_wipe_at_any_point_leaves_nothing_and_loses_nothing(name: str) -> None
         return world
 
     points = run(tell(lambda world: no_fault)).points
-    for point in range(points):
+    for point in range(0 if story is provision else FORWARD, points):
         world = run(tell(wiped_at(point)))
         state = world.tenant.status.state if world.tenant else None
         assert (state, wrongs(world)) == (expected, []), f"wiped at point {point} of {points}"
@@ -311,8 +312,7 @@ def test_a_restored_record_takes_over_what_is_its_own(with_status: bool, wiped: 
         world.store.delete(KEY)
         assert await survive(world)
         assert world.store.peek(KEY) is None
-        assert world.leftovers() == []
-        assert wrongs(world) == []
+        assert (world.leftovers(), wrongs(world)) == ([], [])
 
     run(story())
 
@@ -338,9 +338,7 @@ def test_an_identity_that_nothing_proves_is_not_believed() -> None:
         status = await _serving(world)
         assert world.tenant is not None
         former, databases = world.tenant.metadata.uid, dict(world.storage.databases)
-        namespace = world.refs("Namespace")[0]
-        while not await world.cluster.delete(namespace):
-            pass
+        world.cluster._objects.clear()
         world.store.restored(KEY, with_status=True)
         life = Life(world)
         await asyncio.sleep(300.0)

@@ -28,12 +28,13 @@ _OF_STORAGE: Final = (ActivityName.ALLOCATE_STORAGE, ActivityName.ALLOCATE_IDENT
 
 @dataclass(frozen=True, slots=True)
 class Recalled:
-    """What was found of a tenant. `identity`: the UID that its things carry. `attempt`: the last one that is known of.
-    `serves`: it is complete and has served; `suspended`: its route is closed. `hindrance`: why nothing may be begun,
-    for people. `is_confirmed` is False if the status tells of an identity that nothing proves to be the tenant's.
-    `for_run` is whether it was looked for more than the identity."""
+    """What was found of a tenant. `identity`: the UID that its things carry. `holds`: it has a namespace. `attempt`:
+    the last one that is known of. `serves`: it is complete and has served; `suspended`: its route is closed.
+    `hindrance`: why nothing may be begun, for people. `is_confirmed` is False if the status tells of an identity that
+    nothing proves to be the tenant's. `for_run` is whether it was looked for more than the identity."""
 
     identity: str
+    holds: bool = False
     attempt: int = 0
     serves: bool = False
     suspended: bool = False
@@ -56,7 +57,7 @@ async def recall(
     claim = claim_of(namespace) if namespace is not None else None
     if namespace is None or claim is None or not is_own(claim, tenant):
         return await _elsewhere(tenant, own, ports, namespace, for_run=for_run, journal_is_empty=journal_is_empty)
-    found = Recalled(claim.uid, claim.attempt, for_run=for_run)
+    found = Recalled(claim.uid, True, claim.attempt, for_run=for_run)
     if not claim.served or not for_run:
         return found
     names = replace(own, uid=claim.uid)

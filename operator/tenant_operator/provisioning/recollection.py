@@ -4,14 +4,14 @@ anything is begun."""
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from tenant_operator.api.states import RunKind, RunOutcome, RunReason
+from tenant_operator.api.states import RunReason
 from tenant_operator.api.tenant import Tenant
 from tenant_operator.provisioning.known import key_of
-from tenant_operator.provisioning.lifecycle import contradicts_service, is_unwanted, let_go
+from tenant_operator.provisioning.lifecycle import contradicts_service, is_cut_off, is_unwanted, let_go
 from tenant_operator.provisioning.ports import TenantKey
 from tenant_operator.provisioning.recall import Recalled, former_identity
 from tenant_operator.saga.facts import Fact, RunStarted
-from tenant_operator.saga.model import Kind, Saga
+from tenant_operator.saga.model import Kind, Outcome, Saga
 
 
 @dataclass(slots=True)
@@ -58,25 +58,25 @@ class Recollection:
         """Whether a run waits for a look at what there is."""
         return self._mind(record).is_due
 
-    def is_doubtful(self, record: Tenant) -> bool:
+    def is_doubtful(self, record: Tenant, saga: Saga) -> bool:
         """Whether the status says what was not held against the world yet in this life: that the tenant is who it
         cannot be by its UID, or that it does not serve although it was provisioned once."""
-        mind, run = self._mind(record), record.status.run
+        mind, run = self._mind(record), saga.run
         if former_identity(record) is not None and mind.identity is None and mind.is_confirmed:
             return True
-        is_unmade = run is None or (run.kind is RunKind.PROVISION and run.outcome is not RunOutcome.COMPLETED)
-        return is_unmade and record.status.attempt > 0 and mind.trusted != _run_id(record)
+        is_unmade = run is None or (run.kind is Kind.PROVISION and run.outcome is not Outcome.COMPLETED)
+        return is_unmade and saga.attempt > 0 and mind.trusted != _run_id(saga)
 
     def found(self, record: Tenant) -> Recalled | None:
         """The last look, as long as no run has begun by it."""
         return self._mind(record).recalled
 
-    def note(self, record: Tenant, found: Recalled, *, is_needed: bool) -> None:
-        """Take note of a look; it is kept if a run is to begin by it."""
+    def note(self, record: Tenant, saga: Saga, found: Recalled, *, is_needed: bool) -> None:
+        """Take note of a look; it is kept if a run may begin by it."""
         mind = self._mind(record)
         mind.identity = found.identity if found.identity != record.metadata.uid else None
-        mind.is_confirmed, mind.is_due, mind.trusted = found.is_confirmed, False, _run_id(record)
-        mind.recalled = found if is_needed or found.hindrance or found.serves else None
+        mind.recalled = found if is_needed or mind.is_due or found.hindrance or found.serves else None
+        mind.is_confirmed, mind.is_due, mind.trusted = found.is_confirmed, False, _run_id(saga)
         if mind.identity is not None:
             self._adopted[mind.identity] = key_of(record)
 
@@ -89,23 +89,31 @@ class Recollection:
             asked = [RunStarted(self._new_id(), Kind.RELEASE, RunReason.DELETED, None)]
         start = next((fact for fact in asked if isinstance(fact, RunStarted)), None)
         if start is None:
-            serves = found is not None and found.serves and contradicts_service(saga)
-            return [*asked, self._adoption(found)] if found and serves and not is_unwanted(record) else asked
+            return asked if found is None or is_unwanted(record) else [*asked, *self._put_right(saga, found)]
         if found is None or (start.kind is Kind.PROVISION and not found.for_run):
             mind.is_due = True
             return []
         if start.kind is Kind.RELEASE:
-            return asked
-        begun = self._adoption(found) if found.serves else replace(start, earlier=found.attempt)
+            begun = replace(start, whole=found.holds)
+        else:
+            begun = self._adoption(found) if found.serves else replace(start, earlier=found.attempt)
         return [begun if fact is start else fact for fact in asked]
+
+    def _put_right(self, saga: Saga, found: Recalled) -> list[RunStarted]:
+        """The run that begins, although nobody asks for one, because the journal cannot be true."""
+        if found.serves and contradicts_service(saga):
+            return [self._adoption(found)]
+        if is_cut_off(saga) and found.holds and not found.hindrance:
+            return [RunStarted(self._new_id(), Kind.PROVISION, RunReason.CREATED, None, earlier=found.attempt)]
+        return []
 
     def _adoption(self, found: Recalled) -> RunStarted:
         return RunStarted(self._new_id(), Kind.ADOPT, RunReason.ADOPTED, None, earlier=found.attempt)
 
-    def begun(self, record: Tenant) -> None:
+    def begun(self, record: Tenant, saga: Saga) -> None:
         """A run has begun by what was found."""
         mind = self._mind(record)
-        mind.recalled, mind.is_due, mind.is_leaky, mind.trusted = None, False, False, _run_id(record)
+        mind.recalled, mind.is_due, mind.is_leaky, mind.trusted = None, False, False, _run_id(saga)
 
     def forget_hindrance(self, record: Tenant) -> None:
         """What was in the way may be no more: it is looked at anew."""
@@ -113,14 +121,14 @@ class Recollection:
         if found is not None and found.hindrance:
             del self._minds[record.metadata.uid]
 
-    def is_cleared(self, record: Tenant) -> bool:
+    def is_cleared(self, record: Tenant, saga: Saga) -> bool:
         """Whether nothing was left at the end of the run."""
-        return self._mind(record).cleared == _run_id(record)
+        return self._mind(record).cleared == _run_id(saga)
 
-    def clear(self, record: Tenant, *, is_clear: bool) -> None:
+    def clear(self, record: Tenant, saga: Saga, *, is_clear: bool) -> None:
         """Note whether something is left at the end of the run."""
         mind = self._mind(record)
-        mind.cleared, mind.is_leaky = (_run_id(record), False) if is_clear else (None, True)
+        mind.cleared, mind.is_leaky = (_run_id(saga), False) if is_clear else (None, True)
 
     def forget(self, record: Tenant) -> None:
         """The Tenant is gone."""
@@ -132,7 +140,6 @@ class Recollection:
         return self._minds.setdefault(record.metadata.uid, _Mind())
 
 
-def _run_id(record: Tenant) -> str:
-    """The run that the status tells of; empty for none."""
-    run = record.status.run
-    return run.id if run is not None else ""
+def _run_id(saga: Saga) -> str:
+    """The run that the journal tells of; empty for none."""
+    return saga.run.id if saga.run is not None else ""

@@ -85,6 +85,10 @@ class Reconciler:
         tenant, again, hindrance = await self._advance(tenant, attention)
         if hindrance:
             return await self._hindered(tenant, hindrance)
+        if self._host.is_doubtful(tenant):
+            return 0.0  # the status is another one by now
+        if self._host.is_misread(tenant):
+            tenant = await self._host.observe(tenant)
         if (standing := standing_of(tenant.status)).hindrance:
             tenant = await self._host.write_standing(tenant, replace(standing, hindrance=""))
         tenant, pause = await self._upkeep.tend(tenant)
@@ -113,7 +117,7 @@ class Reconciler:
         tenant, when to look again, and what hinders it."""
         host = self._host
         host.recollection.forget_hindrance(tenant)
-        if host.recollection.is_doubtful(tenant):
+        if host.is_doubtful(tenant):
             hindrance = await host.recall(tenant)
             if hindrance and not is_unwanted(tenant):
                 return tenant, None, hindrance

@@ -15,7 +15,15 @@ from tenant_operator.provisioning.audit import audit_event, audit_events
 from tenant_operator.provisioning.courier import Courier
 from tenant_operator.provisioning.journal import decode
 from tenant_operator.provisioning.known import KnownTenants, key_of
-from tenant_operator.provisioning.lifecycle import contradicts_service, demand, mended, requester
+from tenant_operator.provisioning.lifecycle import (
+    contradicts_service,
+    demand,
+    is_at_rest,
+    is_cut_off,
+    mended,
+    requester,
+    state_of,
+)
 from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.notices import Happening, notices
 from tenant_operator.provisioning.options import Options
@@ -95,6 +103,17 @@ class TenantSaga:
             return Saga()  # it came from the backup of another record: what is so is for the world to say
         return mended(decode(record.status))
 
+    def is_doubtful(self, record: Tenant) -> bool:
+        """Whether the status has to be held against the world before anything is done by it."""
+        return not is_at_rest(record) and self.recollection.is_doubtful(record, self.saga(record))
+
+    def is_misread(self, record: Tenant) -> bool:
+        """Whether people read another state in the status than there is to be believed."""
+        if is_at_rest(record):
+            return False
+        suspended = standing_of(record.status).suspended
+        return record.status.state is not state_of(self.saga(record), suspended=suspended)
+
     def steps(self, record: Tenant) -> Mapping[str, Step]:
         names = self.names(record)
         plan = self._ports.catalog.plan(record.spec.plan)
@@ -162,15 +181,16 @@ class TenantSaga:
             for_run=Kind.PROVISION in starts or (not starts and contradicts_service(saga)),
             journal_is_empty=saga.attempt == 0 and not saga.ledger,
         )
-        self.recollection.note(record, found, is_needed=bool(starts))
+        self.recollection.note(record, saga, found, is_needed=bool(starts) or (found.holds and is_cut_off(saga)))
         return found.hindrance
 
     async def is_cleared(self, record: Tenant) -> bool:
         """Whether a look has told that nothing of a released tenant is left; if not, it is to be released again."""
-        if not self.recollection.is_cleared(record):
+        saga = self.saga(record)
+        if not self.recollection.is_cleared(record, saga):
             left = await remains(self.context(record, "", Silence()))
-            self.recollection.clear(record, is_clear=not left)
-        return self.recollection.is_cleared(record)
+            self.recollection.clear(record, saga, is_clear=not left)
+        return self.recollection.is_cleared(record, saga)
 
     def newest(self, record: Tenant) -> Tenant:
         known = self._known.get(key_of(record))
@@ -184,7 +204,7 @@ class TenantSaga:
             self._known.forget(key_of(record), record.metadata.uid)
             raise Gone
         self._known.observe(fresh)
-        if self.recollection.is_doubtful(fresh) and (hindrance := await self.recall(fresh)):
+        if self.is_doubtful(fresh) and (hindrance := await self.recall(fresh)):
             raise Unavailable(f"Tenant {key_of(fresh)}: {hindrance}")
         # The answer to the write that put them there may have been lost.
         self._courier.hand_over(key_of(fresh), fresh.status.outbox)
@@ -206,7 +226,7 @@ class TenantSaga:
         standing = self._standing(record, facts)
         stored = await self._store_status(self._projected(record, saga, outbox, standing, now))
         if any(isinstance(fact, RunStarted) for fact in facts):
-            self.recollection.begun(stored)
+            self.recollection.begun(stored, saga)
         self._courier.hand_over(key, stored.status.outbox)
         await self.tell(stored, notices(names, saga, facts))
         return stored
@@ -343,7 +363,7 @@ class TenantSaga:
     async def undo(self, record: Tenant, activity: str, pulse: Pulse) -> Undone:
         progress = await self._activities[activity].compensate(self.context(record, activity, pulse))
         if self._activities[activity].verifies and isinstance(progress, Done):
-            self.recollection.clear(record, is_clear=True)
+            self.recollection.clear(record, self.saga(record), is_clear=True)
         return progress
 
     def context(self, tenant: Tenant, activity: str, pulse: Pulse) -> Context:

@@ -211,26 +211,26 @@ def _started(saga: Saga, fact: RunStarted, now: datetime, worker: Worker, steps:
             worker=worker.id,
             fence=worker.fence,
         ),
-        timeline=tuple(_first_row(saga, step, fact.kind) for step in steps.values()),
+        timeline=tuple(_first_row(saga, step, fact) for step in steps.values()),
         ledger=_adopted(saga.ledger, steps, now) if fact.kind is Kind.ADOPT else saga.ledger,
         errors=saga.errors if release else (),
     )
 
 
-def _first_row(saga: Saga, step: Step, kind: Kind) -> Row:
-    """Where a step stands when a run of that kind begins."""
-    match kind:
+def _first_row(saga: Saga, step: Step, fact: RunStarted) -> Row:
+    """Where a step stands when the run begins."""
+    match fact.kind:
         case Kind.PROVISION:
             return Row(step.activity, step.phase)
         case Kind.RELEASE:
-            return _release_row(saga, step)
+            return _release_row(saga, step, whole=fact.whole)
         case Kind.ADOPT if step.renews:
             return Row(step.activity, step.phase)
         case Kind.ADOPT:
             state = RowState.SKIPPED if step.best_effort else RowState.COMPLETED
             return Row(step.activity, step.phase, state, message="taken over as it is")
         case _:
-            assert_never(kind)
+            assert_never(fact.kind)
 
 
 def _adopted(ledger: tuple[Entry, ...], steps: Mapping[str, Step], now: datetime) -> tuple[Entry, ...]:
@@ -251,14 +251,14 @@ def _held_again(row: Row, verifier: str, steps: Mapping[str, Step]) -> Row:
     return replace(row, state=RowState.COMPLETED) if steps[row.activity].compensates else row
 
 
-def _release_row(saga: Saga, step: Step) -> Row:
+def _release_row(saga: Saga, step: Step, *, whole: bool) -> Row:
     """A release undoes every step that may have left something: by the ledger, or by the last run's timeline. That
     nothing else is left is for the step that verifies to say."""
     held = any(entry.activity == step.activity for entry in saga.ledger)
     ran = any(row.activity == step.activity and row.state not in _UNTOUCHED for row in saga.timeline)
     # After a reset there is no timeline: what is still in the ledger says that the forward run came at least so far.
     unknown = not saga.timeline and bool(saga.ledger)
-    needed = held or step.verifies or (step.compensates and (ran or unknown))
+    needed = held or step.verifies or (step.compensates and (whole or ran or unknown))
     return Row(step.activity, step.phase, RowState.COMPLETED if needed else RowState.SKIPPED)
 
 

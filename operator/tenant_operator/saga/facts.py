@@ -9,13 +9,15 @@ from tenant_operator.saga.model import Kind, Outcome, Request, Reservation
 @dataclass(frozen=True, slots=True)
 class RunStarted:
     """A run began: PROVISION goes forward through all steps, RELEASE backward through what may be held, ADOPT forward
-    through the steps that it renews. `earlier` attempts are known to have been, whatever the journal tells."""
+    through the steps that it renews. `earlier` attempts are known to have been, whatever the journal tells. A release
+    that is `whole` undoes every step: something is there."""
 
     run_id: str
     kind: Kind
     reason: str
     requested_by: str | None
     earlier: int = 0
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
