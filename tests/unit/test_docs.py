@@ -211,3 +211,13 @@ def test_every_link_leads_somewhere(page: Path) -> None:
             broken.append(link)
 
     assert not broken
+
+
+def test_every_promise_of_the_security_page_is_held_by_a_test() -> None:
+    page = (ROOT / "docs/security.md").read_text(encoding="utf-8")
+    sources = {path: path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py")}
+    named = set(re.findall(r"`(test_\w+)`", page))
+    files = set(re.findall(r"`(tests/\S+\.py)`", page))
+    assert named and files
+    assert {name for name in named if not any(f"def {name}(" in source for source in sources.values())} == set()
+    assert {file for file in files if not (ROOT / file).is_file()} == set()
