@@ -81,6 +81,9 @@ class Needs:
             fault = " ".join(error.message.split())
         except TimeoutError:
             fault = f"no answer within {_LOOK_SECONDS:g} s"
+        except Exception:  # a defect; whoever looks again and again must not end of it
+            _log.exception("%s: the look at it went wrong", name)
+            fault = "the look at it went wrong; the log says why"
         before, self._faults[name] = self._faults[name], fault
         if fault and fault != before:
             _log.warning("%s: %s", name, fault)

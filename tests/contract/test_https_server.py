@@ -207,11 +207,11 @@ async def test_the_newest_connection_takes_the_place_of_the_most_silent_stranger
 async def test_large_bodies_wait_for_each_other_and_small_ones_do_not_wait(authority: Authority) -> None:
     begun, finish = asyncio.Queue[int](), asyncio.Event()
     here = asyncio.get_running_loop()
-    at_work: set[int] = set()
+    at_work: list[None] = []
 
     async def slowly(body: bytes) -> tuple[int, bytes]:
         if len(body) > 1024:
-            at_work.add(len(at_work))
+            at_work.append(None)
             here.call_soon_threadsafe(begun.put_nowait, len(at_work))
             await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(finish.wait(), here))
             at_work.pop()

@@ -113,6 +113,20 @@ async def test_the_others_are_looked_at_at_once_and_never_vital() -> None:
     assert [need.vital for need in needs.report()] == [True, False, False]
 
 
+async def test_a_look_that_goes_wrong_is_not_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    class Defect:
+        async def check(self) -> None:
+            raise RuntimeError("a defect")
+
+    needs = Needs(Database(), {"mail": Defect()}, sleep=Pauses(2))
+
+    with pytest.raises(asyncio.CancelledError):
+        await needs.keep_looking(600)
+
+    assert lines(needs) == ["database: ok", "mail: the look at it went wrong; the log says why"]
+    assert "a defect" in caplog.text
+
+
 async def test_an_open_door_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     storage = Database(doors=("role a may connect to database b: REVOKE …",))
     needs = Needs(storage, {}, sleep=Pauses(4))

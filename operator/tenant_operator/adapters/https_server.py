@@ -13,11 +13,13 @@ from typing import Any, Final, Self
 import h11
 
 from tenant_operator.adapters.serving_tls import CertificateError, ServingTls
+from tenant_operator.adapters.tls_stream import TlsStream
 
 Handler = Callable[[bytes], Awaitable[tuple[int, bytes]]]
 """From the body of a POST to the status and the JSON of the answer. It bounds its own time."""
 
 _BACKLOG: Final = 128
+_BUFFER: Final = 16 * 1024
 _RENEWAL_SECONDS: Final = 2.0
 _END_SECONDS: Final = 2.0
 """Time for the questions in hand when the server is told to end."""
@@ -25,7 +27,6 @@ _CLOSE_SECONDS: Final = 1.0
 _WRITE_SECONDS: Final = 5.0
 _PAUSE_SECONDS: Final = 0.1
 _REMINDER_SECONDS: Final = 60.0
-_CHUNK: Final = 64 * 1024
 
 _log = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class _Connection:
     """`known`: it has asked at a path that exists, so it is the client. `busy`: a request of its is in hand."""
 
     task: asyncio.Task[None] | None = None
+    stream: TlsStream | None = None
     since: float = 0.0
     known: bool = False
     busy: bool = False
@@ -131,7 +133,7 @@ class HttpsServer:
         listener.close()
         if busy := [each.task for each in self._connections if each.busy and each.task]:
             await asyncio.wait(busy, timeout=_END_SECONDS)
-        await _cancelled({each.task for each in self._connections if each.task})
+        await _cancelled({each for each in asyncio.all_tasks() if each is not asyncio.current_task()})
         for task in done & parts:
             task.result()
 
@@ -163,65 +165,56 @@ class HttpsServer:
             await asyncio.sleep(0)  # it takes the socket over before it can be told to make room
 
     def _make_room(self) -> bool:
-        silent = [each for each in self._connections if not each.busy]
+        """Whether the most silent connection could be ended. Not by cancelling: a task that was cancelled keeps, by its
+        traceback, itself and what OpenSSL has for the connection, until the garbage collector looks for circles."""
+        silent = [each for each in self._connections if each.stream is not None and not each.busy]
         if not silent:
             return False
         longest = min(silent, key=lambda each: (each.known, each.since))
         self._connections.discard(longest)
-        if longest.task is not None:
-            longest.task.cancel()
+        if longest.stream is not None:
+            longest.stream.abort()
         return True
 
     async def _keep(self, connection: _Connection, client: socket.socket) -> None:
         """One connection from its beginning to its end, however that comes."""
         loop = asyncio.get_running_loop()
-        transport: asyncio.Transport | None = None
         try:
             async with asyncio.timeout(self._limits.first_seconds) as deadline:
-                reader = asyncio.StreamReader(self._limits.head)
+                reader = asyncio.StreamReader(_BUFFER)
                 protocol = asyncio.StreamReaderProtocol(reader)
-                transport, _ = await loop.connect_accepted_socket(
-                    lambda: protocol,
-                    client,
-                    ssl=self._tls.context,
-                    ssl_handshake_timeout=self._limits.first_seconds,
-                    ssl_shutdown_timeout=_CLOSE_SECONDS,
-                )
+                transport, _ = await loop.connect_accepted_socket(lambda: protocol, client)
                 writer = asyncio.StreamWriter(transport, protocol, reader, loop)
-                if self._tls.admits(transport.get_extra_info("peercert")):
-                    await self._converse(connection, reader, writer, deadline)
+                stream = connection.stream = TlsStream(reader, writer, self._tls.context)
+                if self._tls.admits(await stream.handshake()):
+                    await self._converse(connection, stream, deadline)
                 deadline.reschedule(loop.time() + _CLOSE_SECONDS)
-                writer.close()
-                await writer.wait_closed()
-        except (OSError, EOFError, asyncio.LimitOverrunError, TimeoutError):
+                await stream.close()
+        except (OSError, EOFError, TimeoutError):
             pass  # of no interest to anybody but the client, who knows
         except Exception:
             _log.exception("a connection to the webhooks went wrong")
         finally:
             self._connections.discard(connection)
-            if transport is not None:  # without one, asyncio has closed the socket
-                transport.abort()
+            if connection.stream is None:
+                client.close()
+            else:
+                connection.stream.abort()
 
-    async def _converse(
-        self,
-        connection: _Connection,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        deadline: asyncio.Timeout,
-    ) -> None:
+    async def _converse(self, connection: _Connection, stream: TlsStream, deadline: asyncio.Timeout) -> None:
         loop = asyncio.get_running_loop()
         http = h11.Connection(h11.SERVER, max_incomplete_event_size=self._limits.head)
         while True:
             is_last = False
             try:
-                request = await _next_event(http, reader)
+                request = await _next_event(http, stream)
                 if not isinstance(request, h11.Request):
                     return  # it hung up
                 handler, length = self._understood(request)
                 connection.known = connection.busy = True
                 deadline.reschedule(loop.time() + self._limits.body_seconds)
                 async with self._large if length > self._limits.large_body else nullcontext():
-                    body = await _body(http, reader)
+                    body = await _body(http, stream)
                     deadline.reschedule(None)
                     status, answer = await handler(body)
                     del body
@@ -231,8 +224,7 @@ class HttpsServer:
                 status, answer, is_last = error.error_status_hint, b"", True
             is_last = is_last or self._told_to_end.is_set()
             deadline.reschedule(loop.time() + _WRITE_SECONDS)
-            writer.write(_answer(http, status, answer, is_last=is_last))
-            await writer.drain()
+            await stream.write(_answer(http, status, answer, is_last=is_last))
             if http.our_state is not h11.DONE:  # one of the two wants no more
                 return
             http.start_next_cycle()
@@ -274,16 +266,16 @@ async def _cancelled(tasks: Collection[asyncio.Task[Any]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _next_event(http: h11.Connection, reader: asyncio.StreamReader) -> object:
+async def _next_event(http: h11.Connection, stream: TlsStream) -> object:
     """Raises RemoteProtocolError if what comes is no HTTP, or too long to be a head."""
     while (event := http.next_event()) is h11.NEED_DATA:
-        http.receive_data(await reader.read(_CHUNK))
+        http.receive_data(await stream.read())
     return event
 
 
-async def _body(http: h11.Connection, reader: asyncio.StreamReader) -> bytes:
+async def _body(http: h11.Connection, stream: TlsStream) -> bytes:
     chunks = []
-    while isinstance(event := await _next_event(http, reader), h11.Data):
+    while isinstance(event := await _next_event(http, stream), h11.Data):
         chunks.append(event.data)
     return b"".join(chunks)
 
