@@ -18,7 +18,7 @@ from tenant_operator.adapters.kubernetes.store import KubernetesTenantStore
 from tenant_operator.api.meta import ObjectMeta
 from tenant_operator.api.tenant import Admin, Tenant, TenantSpec
 from tenant_operator.provisioning.ports import Manifest, ObjectRef, TenantKey
-from tenant_operator.saga.errors import Outage, Rejected
+from tenant_operator.saga.errors import Outage, Rejected, Unavailable
 from tests.contract.loopback import HttpServer, http_server, listening, unused_port
 
 CONFIG = ObjectRef("v1", "ConfigMap", "settings", "shop")
@@ -100,7 +100,7 @@ async def test_a_refusal_is_rejected_with_a_bounded_message(server: HttpServer) 
 async def test_a_refusal_that_ends_when_a_controller_has_caught_up_can_heal(server: HttpServer, message: str) -> None:
     server.status, server.body = 403, status(message, "Forbidden")
     async with client_of(server.port) as client:
-        with pytest.raises(Outage):
+        with pytest.raises(Unavailable):
             await KubernetesCluster(client).apply(MANIFEST)
 
 
