@@ -72,6 +72,8 @@ def evolve(saga: Saga, fact: Fact, now: datetime, worker: Worker, steps: Mapping
             return _started(saga, fact, now, worker, steps)
         case RunTakenOver():
             return _with_run(saga, worker=worker.id, fence=worker.fence, resumed_at=now)
+        case RunReversed() if saga.run is not None and saga.run.kind is Kind.ADOPT:
+            return saga  # it has no way back: what it did not make is not its own to undo
         case RunReversed():
             running = next((row.activity for row in saga.timeline if row.state is RowState.RUNNING), None)
             return _with_run(
