@@ -2,8 +2,8 @@
 
 The attacker, or the accident: Mallory, an account that may patch `tenants/status` and nothing else in the
 organisation's namespace: a tool with too many rights, a restore without status, a `kubectl replace` gone wrong. The
-status is the journal, so what it does not tell must be found out by looking. And those who restore Tenants from a backup
-of objects (Velero and the like): the record has a new UID, and what it held is there under the old one.
+status is the journal, so what it does not tell must be found out by looking. And those who restore Tenants from a
+backup of objects (Velero and the like): the record has a new UID, and what it held is there under the old one.
 """
 
 import json
@@ -251,6 +251,10 @@ def restore(world: World, backup: Object, **instead: Any) -> TenantUnderTest:
 def test_a_restored_tenant_takes_over_what_is_its_own(world: World, with_status: bool) -> None:
     former, uri = serving(world, f"restored{'-with-status' if with_status else ''}")
     backup = lose(world, former)
+    if not with_status:
+        # As in another cluster, where the namespace came back with its Secrets and nothing else.
+        kinds = "deployments,services,ingresses,networkpolicies,poddisruptionbudgets,configmaps"
+        world.kubectl("delete", kinds, "--all", f"--namespace={former.namespace}")
     tenant = restore(world, backup)
     assert tenant.uid != former.uid
     if with_status:
