@@ -139,9 +139,8 @@ async def _refuse_owned(places: Places, uid: str, record: str) -> None:
 
 async def release_stored(storage: Storage, uid: str, things: Iterable[Thing]) -> None:
     """Drop the databases and roles that carry the UID."""
-    names = {kind: [each.name for each in things if each.kind == kind] for kind in ("PostgresDatabase", "PostgresRole")}
-    owners = [role for role in names["PostgresRole"] if f"{role}_id" in names["PostgresRole"]]
-    for database in dict.fromkeys([*names["PostgresDatabase"], *owners, *names["PostgresRole"]]):
+    # A database is named like its owner, and its other role by a suffix: what is left of the three goes together.
+    for database in sorted({each.name for each in things}):
         await storage.drop_schema(database, schema="identity", role=f"{database}_id", tag=uid)
         await storage.drop_database(database, owner=database, tag=uid)
 
