@@ -16,7 +16,7 @@ from tenant_operator.provisioning.standing import SERVING
 from tenant_operator.saga.errors import Rejected, Unavailable
 from tests.fakes.cluster import healthy, stuck
 from tests.simulation.virtual_time import run
-from tests.simulation.world import KEY, TENANT, Fault, Life, World, no_fault, survive
+from tests.simulation.world import KEY, ORGANIZATION, TENANT, Fault, Life, World, no_fault, survive
 
 HISTORIES = 360
 
@@ -359,6 +359,46 @@ def test_an_identity_that_nothing_proves_is_not_believed() -> None:
         await life.end()
         assert world.tenant is None
         assert status["tenantId"] == former
+
+    run(story())
+
+
+def test_a_lie_about_who_a_serving_tenant_is_is_put_right() -> None:
+    async def story() -> None:
+        world = Watched()
+        status = await _serving(world)
+        assert world.tenant is not None
+        for told_id in ("somebody-else", None):
+            world.store.replace_status(KEY, {**status, "tenantId": told_id})
+            assert await survive(world)
+            now = world.tenant.status
+            assert (now.tenant_id, now.state) == (world.tenant.metadata.uid, TenantState.ACTIVE)
+        assert wrongs(world) == []
+
+    run(story())
+
+
+def test_without_its_organization_nothing_is_said_to_be_released() -> None:
+    """Its slug is part of the names: without it they cannot be known."""
+
+    async def story() -> None:
+        world = Watched()
+        slugged = ORGANIZATION.model_copy(update={"spec": ORGANIZATION.spec.model_copy(update={"slug": "cym"})})
+        world.catalog.organizations["cymmetri"] = slugged
+        await _serving(world)
+        world.store.replace_status(KEY, {})
+        del world.catalog.organizations["cymmetri"]
+        world.store.delete(KEY)
+        life = Life(world)
+        await asyncio.sleep(600.0)
+        assert world.tenant is not None and world.refs("Namespace") != []
+        stalled = find_condition(world.tenant.status.conditions, ConditionType.STALLED)
+        assert stalled is not None and "create Organization cymmetri again" in stalled.message
+        world.catalog.organizations["cymmetri"] = slugged
+        assert await life.settle()
+        await life.end()
+        assert world.store.peek(KEY) is None
+        assert world.leftovers() == []
 
     run(story())
 
