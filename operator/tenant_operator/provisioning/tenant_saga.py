@@ -96,6 +96,11 @@ class TenantSaga:
             return Saga()  # it came from the backup of another record: what is so is for the world to say
         return mended(decode(record.status))
 
+    def is_running(self, record: Tenant) -> bool:
+        """Whether a run is on its way."""
+        run = self.saga(record).run
+        return run is not None and not run.finished
+
     def is_doubtful(self, record: Tenant) -> bool:
         """Whether the status has to be held against the world before anything is done by it."""
         return not is_at_rest(record) and self.recollection.is_doubtful(record, self.saga(record))
