@@ -51,6 +51,7 @@ _VALUES: Final[tuple[type[Enum], ...]] = (
 
 _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "Annotations of a Tenant": ("ANNOTATION_ACTION", "ANNOTATION_REQUEST", "ANNOTATION_REQUESTED_BY"),
+    "Annotations of a tenant's namespace": ("ANNOTATION_RECORD", "ANNOTATION_ATTEMPT", "ANNOTATION_SERVED"),
     "Labels of what the operator makes": (
         "LABEL_MANAGED_BY",
         "LABEL_TENANT_UID",
@@ -75,6 +76,9 @@ EVENTS: Final[Mapping[str, str]] = {
     "Cancelled": "The run was cancelled, and all was rolled back.",
     "DecommissioningStarted": "The release begins.",
     "Decommissioned": "Everything is released.",
+    "Adopted": "A tenant that serves, and of which its status did not tell, is taken over as it is.",
+    "RemainsFound": "At the end of a release there was more than the status had told: that is released, too.",
+    "StatusLost": "The status does not tell what there is, and that is not taken over by itself; the message says why.",
     "RunTakenOver": "Another life of the operator goes on with the run.",
     "RequestAccepted": "A one-shot request was accepted.",
     "RequestRefused": "A one-shot request was refused; the message says why.",
@@ -91,7 +95,7 @@ EVENTS: Final[Mapping[str, str]] = {
 
 _EXIT_CODES: Final[Mapping[int, str]] = {
     0: "It was told to end (SIGTERM, SIGINT), and has.",
-    1: "An error that nobody foresaw; the log has it.",
+    1: "An error that nobody foresaw; the log has it. Of `orphans`: something does not fit, or was not released.",
     2: "The command or a setting is wrong, a setting is missing, it cannot log in to a cluster, or the webhook's "
     "certificate cannot be used, or a port is taken. Standard error says which.",
 }

@@ -251,6 +251,10 @@ def restore(world: World, backup: Object, **instead: Any) -> TenantUnderTest:
 def test_a_restored_tenant_takes_over_what_is_its_own(world: World, with_status: bool) -> None:
     former, uri = serving(world, f"restored{'-with-status' if with_status else ''}")
     backup = lose(world, former)
+    if not with_status:
+        # As in another cluster, where the namespace came back with its Secrets and nothing else.
+        kinds = "deployments,services,ingresses,networkpolicies,poddisruptionbudgets,configmaps"
+        world.kubectl("delete", kinds, "--all", f"--namespace={former.namespace}")
     tenant = restore(world, backup)
     assert tenant.uid != former.uid
     if with_status:

@@ -11,12 +11,19 @@ import pytest
 from tenant_operator.api.conditions import ConditionType, find_condition
 from tenant_operator.api.names import LABEL_TENANT_UID, Action
 from tenant_operator.api.states import RunKind, TenantState
+from tenant_operator.api.tenant import Tenant
+from tenant_operator.provisioning import claims, tenant_saga
+from tenant_operator.provisioning.activities import validate_request
+from tenant_operator.provisioning.activity import Context
+from tenant_operator.provisioning.claims import marked
 from tenant_operator.provisioning.lifecycle import is_unwanted
+from tenant_operator.provisioning.ports import Manifest
+from tenant_operator.provisioning.recall import Recalled
 from tenant_operator.provisioning.standing import SERVING
 from tenant_operator.saga.errors import Rejected, Unavailable
 from tests.fakes.cluster import healthy, stuck
 from tests.simulation.virtual_time import run
-from tests.simulation.world import KEY, TENANT, Fault, Life, World, no_fault, survive
+from tests.simulation.world import KEY, ORGANIZATION, TENANT, Fault, Life, World, no_fault, survive
 
 HISTORIES = 360
 
@@ -363,6 +370,46 @@ def test_an_identity_that_nothing_proves_is_not_believed() -> None:
     run(story())
 
 
+def test_a_lie_about_who_a_serving_tenant_is_is_put_right() -> None:
+    async def story() -> None:
+        world = Watched()
+        status = await _serving(world)
+        assert world.tenant is not None
+        for told_id in ("somebody-else", None):
+            world.store.replace_status(KEY, {**status, "tenantId": told_id})
+            assert await survive(world)
+            now = world.tenant.status
+            assert (now.tenant_id, now.state) == (world.tenant.metadata.uid, TenantState.ACTIVE)
+        assert wrongs(world) == []
+
+    run(story())
+
+
+def test_without_its_organization_nothing_is_said_to_be_released() -> None:
+    """Its slug is part of the names: without it they cannot be known."""
+
+    async def story() -> None:
+        world = Watched()
+        slugged = ORGANIZATION.model_copy(update={"spec": ORGANIZATION.spec.model_copy(update={"slug": "cym"})})
+        world.catalog.by_name["cymmetri"] = slugged
+        await _serving(world)
+        world.store.replace_status(KEY, {})
+        del world.catalog.by_name["cymmetri"]
+        world.store.delete(KEY)
+        life = Life(world)
+        await asyncio.sleep(600.0)
+        assert world.tenant is not None and world.refs("Namespace") != []
+        stalled = find_condition(world.tenant.status.conditions, ConditionType.STALLED)
+        assert stalled is not None and "create Organization cymmetri again" in stalled.message
+        world.catalog.by_name["cymmetri"] = slugged
+        assert await life.settle()
+        await life.end()
+        assert world.store.peek(KEY) is None
+        assert world.leftovers() == []
+
+    run(story())
+
+
 def test_another_name_in_the_same_place_takes_over_nothing() -> None:
     async def story() -> None:
         world = Watched()
@@ -466,3 +513,52 @@ def test_random_histories_with_wipes(batch: int) -> None:
     size = HISTORIES // 12
     for seed in range(batch * size, (batch + 1) * size):
         assert wrongs(run(history(seed))) == [], f"seed {seed}"
+
+
+def _breaks(seeds: int = 120) -> bool:
+    """Whether some history notices that something is wrong."""
+    for seed in range(seeds):
+        try:
+            if wrongs(run(history(seed))):
+                return True
+        except AssertionError:  # it does not come to rest
+            return True
+    return False
+
+
+def test_the_simulation_notices_if_a_run_begins_without_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def mutant(tenant: Tenant, *_: object, for_run: bool, **__: object) -> Recalled:
+        return Recalled(tenant.metadata.uid, for_run=for_run)
+
+    monkeypatch.setattr(tenant_saga, "recall", mutant)
+    assert _breaks()
+
+
+def test_the_simulation_notices_if_the_namespace_does_not_remember(monkeypatch: pytest.MonkeyPatch) -> None:
+    def mutant(namespace: Manifest, tenant: Tenant, *, served: bool) -> Manifest:
+        return marked(namespace, tenant, served=False)
+
+    monkeypatch.setattr(claims, "marked", mutant)
+    assert _breaks()
+
+
+def test_the_simulation_notices_if_the_last_look_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def blind(ctx: Context) -> tuple[str, ...]:
+        return ()
+
+    async def looks_for_nothing_but_itself(tenant: Tenant, *_: object, for_run: bool, **__: object) -> Recalled:
+        return Recalled(tenant.metadata.uid, for_run=for_run)
+
+    async def story() -> Watched:
+        world = Watched()
+        await _serving(world)
+        world.store.replace_status(KEY, {})
+        world.store.delete(KEY)
+        assert await survive(world)
+        return world
+
+    monkeypatch.setattr(tenant_saga, "recall", looks_for_nothing_but_itself)
+    assert wrongs(run(story())) == []  # one of the two looks is enough for what a wipe leaves
+    monkeypatch.setattr(validate_request, "remains", blind)
+    monkeypatch.setattr(tenant_saga, "remains", blind)
+    assert wrongs(run(story())) != []

@@ -14,9 +14,13 @@ from devcluster.platform import installed
 from tenant_operator.admission import CHECK_TENANT, STAMP_TENANT, Webhooks
 from tenant_operator.api.names import (
     ANNOTATION_ACTION,
+    ANNOTATION_RECORD,
     ANNOTATION_REQUEST,
     ANNOTATION_REQUESTED_BY,
     FINALIZER,
+    LABEL_MANAGED_BY,
+    LABEL_ORGANIZATION,
+    LABEL_TENANT,
     LABEL_TENANT_UID,
 )
 from tenant_operator.api.organization import Organization
@@ -158,6 +162,44 @@ async def test_a_host_is_taken_by_whatever_has_its_namespace(world: World) -> No
     assert refusal is not None
     assert refusal.code == CONFLICT
     assert refusal.message == "spec.slug 'a': host a-c.tenants.example is taken; choose another slug"
+
+
+async def claimed(world: World, uid: str, record: str = "c/a") -> None:
+    """The namespace of host a-c, made for the Tenant of that UID and place."""
+    labels = {
+        LABEL_TENANT_UID: uid,
+        LABEL_MANAGED_BY: "tenant-operator",
+        LABEL_TENANT: "a",
+        LABEL_ORGANIZATION: "c",
+    }
+    metadata = {"name": "tenant-a-c", "labels": labels, "annotations": {ANNOTATION_RECORD: record}}
+    await world.cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+
+
+async def test_a_restored_tenant_is_admitted_to_the_namespace_that_was_made_for_it(world: World) -> None:
+    await claimed(world, "former")
+
+    assert await world.admission.write(None, a_tenant("a"), ALICE) is None
+
+
+async def test_a_namespace_that_was_made_for_another_record_is_taken(world: World) -> None:
+    await claimed(world, "former", record="c/other")
+
+    refusal = await world.admission.write(None, a_tenant("a"), ALICE)
+
+    assert refusal is not None and refusal.code == CONFLICT
+
+
+async def test_a_record_whose_ledger_was_lost_is_not_let_go_by_hand(world: World) -> None:
+    tenant = await world.there_is("a", "Pending")
+    kept = tenant.model_copy(update={"metadata": tenant.metadata.model_copy(update={"finalizers": (FINALIZER,)})})
+    assert await world.admission.write(kept, tenant, ALICE) is None
+    await claimed(world, tenant.metadata.uid)
+
+    refusal = await world.admission.write(kept, tenant, ALICE)
+
+    assert refusal is not None and refusal.code == INVALID
+    assert "still held: namespace tenant-a-c" in refusal.message
 
 
 async def test_the_catalogue_alone_does_not_say_that_a_host_is_taken(world: World) -> None:

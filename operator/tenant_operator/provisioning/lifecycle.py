@@ -132,13 +132,15 @@ def is_cut_off(saga: Saga) -> bool:
 
 
 def mended(saga: Saga) -> Saga:
-    """The journal, or what is left of it to believe: a run that lacks the row by which it must end is no run."""
+    """The journal, or what is left of it to believe: a run that lacks the row by which it must end, or goes back where
+    there is no way back, is no run."""
     run = saga.run
     if run is None or run.finished:
         return saga
     verifying = next((row.state for row in saga.timeline if row.activity == ActivityName.VALIDATE_REQUEST), None)
     passed = (None, RowState.PENDING, RowState.SKIPPED, RowState.COMPENSATED)
-    damaged = verifying is None or (run.direction is Direction.BACKWARD and verifying in passed)
+    backward = run.direction is Direction.BACKWARD
+    damaged = verifying is None or (backward and (verifying in passed or run.kind is Kind.ADOPT))
     return replace(saga, run=None, timeline=()) if damaged else saga
 
 

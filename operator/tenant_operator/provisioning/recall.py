@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
-from tenant_operator.api.names import ActivityName
+from tenant_operator.api.names import LABEL_TENANT_UID, ActivityName
 from tenant_operator.api.states import ActivityState, RunKind
 from tenant_operator.api.tenant import Tenant
 from tenant_operator.provisioning import route
@@ -71,6 +71,8 @@ async def recall(
 async def remains(ctx: Context) -> tuple[str, ...]:
     """What is left of the tenant anywhere. Rejected if something is left that nothing proves to be its own."""
     names, cluster = ctx.names, ctx.ports.cluster
+    if ctx.organization is None:
+        await _refuse_strays(ctx)
     outside = (ref for ref in route.all_refs(names, ctx.options) if ref.namespace != names.namespace)
     refs = (namespace_ref(names), *outside)
     stored = await all_of(cluster.get(ref) for ref in refs)
@@ -85,6 +87,18 @@ async def remains(ctx: Context) -> tuple[str, ...]:
     if former not in (None, names.uid) and (items := await ctx.ports.storage.inventory(former)):
         raise Rejected(_unconfirmed(former, items, f"namespace {names.namespace} does not say so"))
     return tuple(found)
+
+
+async def _refuse_strays(ctx: Context) -> None:
+    """The names of a tenant's things follow from its Organization: without it they are found by their label alone."""
+    names = ctx.names
+    found = await ctx.ports.cluster.list("v1", "Namespace", "", {LABEL_TENANT_UID: names.uid})
+    if strays := [name for each in found if (name := each["metadata"]["name"]) != names.namespace]:
+        organization = ctx.tenant.spec.organization
+        raise Rejected(
+            f"namespace {_listed(strays)} carries the identity of this tenant, and what else it holds cannot be found "
+            f"without its Organization. Next: create Organization {organization} again"
+        )
 
 
 def _may_have_stored(tenant: Tenant) -> bool:

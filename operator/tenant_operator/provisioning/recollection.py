@@ -18,14 +18,15 @@ from tenant_operator.saga.model import Kind, Outcome, Saga
 class _Mind:
     """Of one Tenant.
 
-    `identity`: under which its things go, if that is not its UID. `is_confirmed`: whether that is sure. `recalled`: the
-    last look, until a run begins by it. `is_due`: a run waits for a look. `trusted`: the run (or its absence) that was
-    begun in this life, or held against the world. `cleared`: the run at whose end nothing was left. `is_leaky`:
-    something was left nevertheless.
+    `identity`: under which its things go, if that is not its UID. `is_confirmed`: whether that is sure. `looked_for`:
+    the identity in the status that it was looked for. `recalled`: the last look, until a run begins by it. `is_due`: a
+    run waits for a look. `trusted`: the run (or its absence) that was begun in this life, or held against the world.
+    `cleared`: the run at whose end nothing was left. `is_leaky`: something was left nevertheless.
     """
 
     identity: str | None = None
     is_confirmed: bool = True
+    looked_for: str | None = None
     recalled: Recalled | None = None
     is_due: bool = False
     trusted: str | None = None
@@ -62,7 +63,7 @@ class Recollection:
         """Whether the status says what was not held against the world yet in this life: that the tenant is who it
         cannot be by its UID, or that it does not serve although it was provisioned once."""
         mind, run = self._mind(record), saga.run
-        if former_identity(record) is not None and mind.identity is None and mind.is_confirmed:
+        if former_identity(record) not in (None, mind.looked_for):
             return True
         is_unmade = run is None or (run.kind is Kind.PROVISION and run.outcome is not Outcome.COMPLETED)
         return is_unmade and saga.attempt > 0 and mind.trusted != _run_id(saga)
@@ -77,6 +78,7 @@ class Recollection:
         mind.identity = found.identity if found.identity != record.metadata.uid else None
         mind.recalled = found if is_needed or mind.is_due or found.hindrance or found.serves else None
         mind.is_confirmed, mind.is_due, mind.trusted = found.is_confirmed, False, _run_id(saga)
+        mind.looked_for = former_identity(record)
         if mind.identity is not None:
             self._adopted[mind.identity] = key_of(record)
 

@@ -115,15 +115,14 @@ class Reconciler:
     async def _advance(self, tenant: Tenant, attention: asyncio.Event) -> tuple[Tenant, float | None, str]:
         """Carry the saga on, with a look at what there is where the status alone must not be believed. Returns the
         tenant, when to look again, and what hinders it."""
-        host = self._host
+        host, hindrance = self._host, ""
         host.recollection.forget_hindrance(tenant)
         if host.is_doubtful(tenant):
             hindrance = await host.recall(tenant)
-            if hindrance and not is_unwanted(tenant):
+            if hindrance and host.is_running(tenant) and not is_unwanted(tenant):
                 return tenant, None, hindrance
         tenant, again = await self._runner.advance(tenant, attention)
-        hindrance = ""
-        if host.recollection.is_due(tenant):
+        while host.recollection.is_due(tenant):
             hindrance = await host.recall(tenant)
             tenant, again = await self._runner.advance(tenant, attention)
         return tenant, again, "" if is_unwanted(tenant) else hindrance

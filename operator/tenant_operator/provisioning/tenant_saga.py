@@ -103,16 +103,24 @@ class TenantSaga:
             return Saga()  # it came from the backup of another record: what is so is for the world to say
         return mended(decode(record.status))
 
+    def is_running(self, record: Tenant) -> bool:
+        """Whether a run is on its way."""
+        run = self.saga(record).run
+        return run is not None and not run.finished
+
     def is_doubtful(self, record: Tenant) -> bool:
         """Whether the status has to be held against the world before anything is done by it."""
         return not is_at_rest(record) and self.recollection.is_doubtful(record, self.saga(record))
 
     def is_misread(self, record: Tenant) -> bool:
-        """Whether people read another state in the status than there is to be believed."""
+        """Whether people read another state or identity in the status than there is to be believed."""
         if is_at_rest(record):
             return False
-        suspended = standing_of(record.status).suspended
-        return record.status.state is not state_of(self.saga(record), suspended=suspended)
+        saga, status = self.saga(record), record.status
+        is_sure = saga.attempt > 0 and self.recollection.is_confirmed(record)
+        if is_sure and status.tenant_id != self.recollection.identity(record):
+            return True
+        return status.state is not state_of(saga, suspended=standing_of(status).suspended)
 
     def steps(self, record: Tenant) -> Mapping[str, Step]:
         names = self.names(record)

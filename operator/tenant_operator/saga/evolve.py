@@ -74,6 +74,8 @@ def evolve(saga: Saga, fact: Fact, now: datetime, worker: Worker, steps: Mapping
             saga = _with_run(saga, worker=worker.id, fence=worker.fence, resumed_at=now)
             row = saga.in_hand
             return saga if row is None else _with_row(saga, row.activity, lambda row: _taken_over(row, fact, now))
+        case RunReversed() if saga.run is not None and saga.run.kind is Kind.ADOPT:
+            return saga  # it has no way back: what it did not make is not its own to undo
         case RunReversed():
             running = next((row.activity for row in saga.timeline if row.state is RowState.RUNNING), None)
             return _with_run(

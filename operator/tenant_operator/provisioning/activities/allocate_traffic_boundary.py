@@ -42,14 +42,16 @@ class AllocateTrafficBoundary(Activity):
         return Done(f"{len(policies)} network policies applied, route for {ctx.names.host} reserved and closed")
 
     async def compensate(self, ctx: Context) -> Progress:
-        """Delete what is the tenant's own, also what was made when the platform routed in another way."""
-        cluster = ctx.ports.cluster
+        """Delete what is the tenant's own, also what was made when the platform routed in another way: what the ledger
+        has of it, and what does not go with the namespace."""
+        cluster, names = ctx.ports.cluster, ctx.names
         held = {(row.kind, row.name, row.namespace) for row in ctx.tenant.status.allocations}
-        refs = [
-            *_refs(ctx.names, ctx.options),
-            *(ref for ref in route.all_refs(ctx.names, ctx.options) if (ref.kind, ref.name, ref.namespace) in held),
-        ]
-        refs = list(dict.fromkeys(refs))
+        former = (
+            ref
+            for ref in route.all_refs(names, ctx.options)
+            if ref.namespace != names.namespace or (ref.kind, ref.name, ref.namespace) in held
+        )
+        refs = list(dict.fromkeys((*_refs(names, ctx.options), *former)))
         ctx.heartbeat(f"deleting {len(refs)} objects of the traffic boundary", None)
         stored = await all_of(cluster.get(ref) for ref in refs)
         mine = [
