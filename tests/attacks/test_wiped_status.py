@@ -48,6 +48,9 @@ def _mallory(module_world: World) -> None:
             "subjects": [subject],
         },
     )
+    can = ["auth", "can-i", "patch", "tenants.intelliauth.io", "--subresource=status", f"--as={MALLORY}"]
+    where = f"--namespace={catalog.NAMESPACE}"
+    until(lambda: module_world.ask(*can, where).code == 0, "the authorizer has heard of the role")
 
 
 def write_status(world: World, tenant: TenantUnderTest, content: Object = EMPTY) -> None:
