@@ -271,7 +271,7 @@ def test_a_restored_tenant_takes_over_what_is_its_own(world: World, with_status:
     assert backend(tenant) == "auth"
     assert len(former.mails()) == 3
     told = types(tenant, world, former.uid)
-    assert told[-1] == "tenant.adopted" and told.count("tenant.provisioning.started") == 1
+    assert (told.count("tenant.adopted"), told.count("tenant.provisioning.started")) == (1, 1)
     if with_status:
         # The tool comes late: the operator has taken over before the old status arrives.
         write_status(world, tenant, backup["status"])

@@ -56,12 +56,12 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
     "no-such-plan": (
         "gold",
         {},
-        "spec.plan 'gold': there is no such Plan; Organization acme may use crash-loop",
+        "spec.plan 'gold': there is no such Plan; Organization acme may use bottomless, crash-loop",
     ),
     "not-entitled": (
         catalog.FORBIDDEN_PLAN,
         {},
-        f"spec.plan '{catalog.FORBIDDEN_PLAN}': Organization acme is not entitled to this plan; it may use crash-loop",
+        f"spec.plan '{catalog.FORBIDDEN_PLAN}': Organization acme is not entitled to this plan; it may use bottomless, crash-loop",
     ),
     "region": (
         "small",

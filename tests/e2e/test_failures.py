@@ -36,7 +36,7 @@ CASES = (
     Case("planless", "unheard-of", "validate-request", ("spec.plan 'unheard-of'", "no such Plan")),
     Case("greedy", catalog.FORBIDDEN_PLAN, "validate-request", ("not entitled to this plan",)),
     Case("remote", "small", "validate-request", ("does not offer this region", "eu-1"), {"region": "mars-1"}),
-    Case("orphan", "small", "validate-request", ("no such Organization",), {"organization": "nobody"}),
+    Case("orphan", "small", "validate-request", ("no Organization of this name",), {"organization": "nobody"}),
     Case("taken", "small", "validate-request", ("tenant-taken-acme", "belongs to no tenant")),
 )
 

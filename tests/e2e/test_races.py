@@ -86,11 +86,9 @@ def holders(world: World, label: str) -> set[str]:
     found = world.listed("namespaces", f"--selector={LABEL_TENANT_UID}")
     named = [each["metadata"] for each in found if each["metadata"]["name"].startswith(f"tenant-{label}")]
     uids = {metadata["labels"][LABEL_TENANT_UID] for metadata in named}
-    pattern = f"^tenant_{label.replace('-', '_')}"
-    union = "SELECT datname FROM pg_database WHERE datname ~ %s UNION SELECT rolname FROM pg_roles WHERE rolname ~ %s"
-    names = world.query(union, pattern, pattern)
-    tails = {name.removesuffix("_id").rsplit("_", 1)[-1] for (name,) in names}
-    assert tails == {uid.replace("-", "")[:12] for uid in uids}
+    claimants = [each for each in world.listed("tenants", "--all-namespaces") if f"//{label}" in status(each)["url"]]
+    stored = {name.removeprefix("tenant_").removesuffix("_id") for _, name in world.stored()}
+    assert {each["metadata"]["uid"] for each in claimants if each["metadata"]["uid"].replace("-", "") in stored} == uids
     return uids
 
 

@@ -237,14 +237,9 @@ def everything(world: World) -> Mapping[str, set[tuple[str, str]]]:
     for each in listed:
         metadata = each["metadata"]
         found[metadata["labels"][LABEL_TENANT_UID][:13]].add((each["kind"], metadata["name"]))
-    statements = {
-        "PostgresDatabase": "SELECT datname FROM pg_database WHERE datname ~ '^tenant_'",
-        "PostgresRole": "SELECT rolname FROM pg_roles WHERE rolname ~ '^tenant_'",
-    }
-    for kind, statement in statements.items():
-        for (name,) in world.query(statement):
-            tail = name.removesuffix("_id").rsplit("_", 1)[-1]
-            found[f"{tail[:8]}-{tail[8:12]}"].add((kind, name))
+    for kind, name in world.stored():
+        uid = name.removeprefix("tenant_")
+        found[f"{uid[:8]}-{uid[8:12]}"].add((kind, name))
     return found
 
 

@@ -137,8 +137,14 @@ class World:
         """Returns once no Tenant is left; then nothing that was made for one may be left."""
         self.kubectl("delete", "tenants", "--all", f"--namespace={catalog.NAMESPACE}", _DELETE_TIMEOUT)
         assert self.listed("namespaces", f"--selector={LABEL_TENANT_UID}") == []
-        left = "SELECT datname FROM pg_database WHERE datname ~ '^tenant' UNION SELECT rolname FROM pg_roles"
-        assert self.query(f"{left} WHERE rolname ~ '^tenant'") == []
+        assert self.stored() == []
+
+    def stored(self) -> list[tuple[str, str]]:
+        """Kind and name of every database and role that is a tenant's."""
+        databases = "SELECT 'PostgresDatabase', datname FROM pg_database WHERE datname ~ %s"
+        roles = "SELECT 'PostgresRole', rolname FROM pg_roles WHERE rolname ~ %s"
+        found = self.query(f"{databases} UNION ALL {roles}", *[r"^tenant_[0-9a-f]{32}(_id)?$"] * 2)
+        return [(kind, name) for kind, name in found]
 
     def query(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
         """Ask PostgreSQL as its administrator."""
