@@ -33,7 +33,7 @@ def _mallory(module_world: World) -> None:
     """May write the status of Tenants, and read them."""
     group, metadata = "rbac.authorization.k8s.io", {"name": "status-writer", "namespace": catalog.NAMESPACE}
     rules = [
-        {"apiGroups": ["intelliauth.io"], "resources": ["tenants/status"], "verbs": ["patch"]},
+        {"apiGroups": ["intelliauth.io"], "resources": ["tenants/status"], "verbs": ["get", "patch"]},
         {"apiGroups": ["intelliauth.io"], "resources": ["tenants"], "verbs": ["get"]},
     ]
     subject = {"apiGroup": group, "kind": "User", "name": MALLORY}
