@@ -74,6 +74,7 @@ class FakeCluster:
         self._clock = clock
         self._objects: dict[Key, Manifest] = {}
         self._looks_left: dict[str, int] = {}
+        self._created: dict[Key, dict[str, set[str]]] = {}
         self._applied: dict[Key, dict[str, set[str]]] = {}
         self._version = 0
 
@@ -111,7 +112,7 @@ class FakeCluster:
         await self.before("create", str(ref))
         if key not in self._objects:
             self._admit(ref, manifest)
-            self._applied.pop(key, None)
+            self._created[key], self._applied[key] = _marks(manifest), {}
             self._store(key, manifest)
         stored = copied(self._objects[key])
         await self.after("create", str(ref))
@@ -181,11 +182,11 @@ class FakeCluster:
 
     def _disown(self, key: Key, manifest: Manifest) -> None:
         """What the apply before has set and this one does not goes: labels and annotations that were created stay."""
-        sets = {name: set(manifest["metadata"].get(name) or ()) for name in ("labels", "annotations")}
+        sets, created = _marks(manifest), self._created.get(key, {})
         if (old := self._objects.get(key)) is not None:
             changed = copied(old)
             for name, before in self._applied.get(key, {}).items():
-                for each in before - sets[name]:
+                for each in before - sets[name] - created.get(name, set()):
                     changed["metadata"].get(name, {}).pop(each, None)
             if changed != old:
                 self._put(key, changed)
@@ -268,6 +269,11 @@ class FakeCluster:
         for key in [key for key in self._objects if key[:2] == ("Pod", namespace)]:
             if any(owner.items() <= each.items() for each in _owners(self._objects[key])):
                 del self._objects[key]
+
+
+def _marks(manifest: Manifest) -> dict[str, set[str]]:
+    """The names of labels and annotations that a manifest sets."""
+    return {name: set(manifest["metadata"].get(name) or ()) for name in ("labels", "annotations")}
 
 
 def _key(ref: ObjectRef) -> Key:
