@@ -61,7 +61,7 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
     "not-entitled": (
         catalog.FORBIDDEN_PLAN,
         {},
-        f"spec.plan '{catalog.FORBIDDEN_PLAN}': Organization acme is not entitled to this plan; it may use bottomless, crash-loop",
+        f"spec.plan '{catalog.FORBIDDEN_PLAN}': Organization acme is not entitled to this plan; it may use bottomless,",
     ),
     "region": (
         "small",

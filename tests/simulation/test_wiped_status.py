@@ -34,6 +34,7 @@ class Watched(World):
     def __init__(self, fault: Fault = no_fault) -> None:
         super().__init__(fault)
         self.has_served = False
+        self.was_told_to_go = False
         self.losses: list[str] = []
         self.made = 0
 
@@ -42,7 +43,10 @@ class Watched(World):
             self.has_served = True
         self.made += operation == "create_database"
         tenant = self.tenant
-        if tenant is None or is_unwanted(tenant):
+        last = tenant.status.run if tenant is not None else None
+        # A release that was asked for goes on to its end, even if the tenant is wanted again by then.
+        is_going = self.was_told_to_go and last is not None and last.kind is RunKind.RELEASE
+        if tenant is None or is_unwanted(tenant) or is_going:
             self.has_served = False
         elif self.has_served and operation.startswith("drop_"):
             self.losses.append(f"{operation} {name}")
@@ -499,6 +503,7 @@ async def _meddle(world: Watched, dice: random.Random) -> None:
             case "retry":
                 world.store.annotate(KEY, action="retry")
             case "decommission":
+                world.was_told_to_go = True
                 world.store.patch_spec(KEY, desiredState="Decommissioned")
             case "recreate":
                 world.store.patch_spec(KEY, desiredState="Active")

@@ -70,7 +70,6 @@ def look(saga: Saga, steps: Mapping[str, Step], before: Sight | None, now: Momen
     if row is None:
         return Sight(now.elapsed, now.wall, heard, sign=sign)
     step = steps[row.activity]
-    began, clock, extended = _began(run, row, step, before, now)
     promise = (run.id, row.activity, row.state, row.next_try_at)
     if before is not None and before.promise == promise:
         due = before.due
@@ -79,13 +78,18 @@ def look(saga: Saga, steps: Mapping[str, Step], before: Sight | None, now: Momen
     else:
         longest = max(step.retry.maximum, step.retry.stalled_every)
         due = now.elapsed + min(row.next_try_at - now.wall, longest).total_seconds()
+    began, clock, extended = _began(run, row, step, before, now, due)
     return Sight(now.elapsed, now.wall, heard, began, due, sign, clock, promise, extended)
 
 
-def _began(run: Run, row: Row, step: Step, before: Sight | None, now: Moment) -> tuple[float, Hashable, bool]:
+def _began(
+    run: Run, row: Row, step: Step, before: Sight | None, now: Moment, due: float
+) -> tuple[float, Hashable, bool]:
     written = row.resumed_at or row.started_at or now.wall
     clock = (run.id, row.activity, row.state, written)
     if before is None or before.clock != clock:
+        if row.next_try_at is not None and row.resumed_at == row.next_try_at:
+            return due, clock, False  # what is tried for ever has a fresh clock for each try
         return now.elapsed - max(now.wall - written, timedelta(0)).total_seconds(), clock, False
     began = before.began + max(now.elapsed - before.at - COUNTED, 0.0)
     seconds = step.timeout.total_seconds()
