@@ -117,6 +117,10 @@ class Recollection:
         mind = self._mind(record)
         mind.recalled, mind.is_due, mind.is_leaky, mind.trusted = None, False, False, _run_id(saga)
 
+    def completed(self, record: Tenant) -> None:
+        """The tenant serves: a journal that tells of the same run as of one on its way is an old one."""
+        self._mind(record).trusted = None
+
     def forget_hindrance(self, record: Tenant) -> None:
         """What was in the way may be no more: it is looked at anew."""
         found = self._mind(record).recalled

@@ -34,9 +34,9 @@ from tenant_operator.provisioning.status import project
 from tenant_operator.saga.activity import Done, Progress, Step, Undone
 from tenant_operator.saga.errors import Rejected, Unavailable
 from tenant_operator.saga.evolve import Worker
-from tenant_operator.saga.facts import ActivityCompleted, CompensationStarted, Fact, RunStarted
+from tenant_operator.saga.facts import ActivityCompleted, CompensationStarted, Fact, RunFinished, RunStarted
 from tenant_operator.saga.host import Gone, Pulse, Stale
-from tenant_operator.saga.model import Kind, Saga
+from tenant_operator.saga.model import Kind, Outcome, Saga
 
 _log = logging.getLogger(__name__)
 
@@ -227,6 +227,8 @@ class TenantSaga:
         stored = await self._store_status(self._projected(record, saga, outbox, standing, now))
         if any(isinstance(fact, RunStarted) for fact in facts):
             self.recollection.begun(stored, saga)
+        if RunFinished(Outcome.COMPLETED) in facts:
+            self.recollection.completed(stored)
         self._courier.hand_over(key, stored.status.outbox)
         await self.tell(stored, notices(names, saga, facts))
         return stored
