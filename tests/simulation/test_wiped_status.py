@@ -200,8 +200,10 @@ def test_a_wiped_tenant_that_is_suspended_stays_so() -> None:
     run(story())
 
 
-def test_a_replayed_status_of_a_run_does_not_unmake_what_serves() -> None:
-    """Every status that the tenant ever had, written over that of the tenant that serves."""
+@pytest.mark.parametrize("in_the_same_life", [False, True])
+def test_a_replayed_status_of_a_run_does_not_unmake_what_serves(in_the_same_life: bool) -> None:
+    """Every status that the tenant ever had, written over that of the tenant that serves: also while the operator
+    lives that has carried the run."""
 
     async def lives() -> list[dict[str, Any]]:
         world, seen = Watched(), []
@@ -216,10 +218,16 @@ def test_a_replayed_status_of_a_run_does_not_unmake_what_serves() -> None:
 
     async def replayed(status: dict[str, Any], rollout: Any) -> Watched:
         world = Watched()
-        await _serving(world)
+        life = None
+        if in_the_same_life:
+            life = Life(world)
+            world.store.apply(TENANT)
+            assert await life.settle()
+        else:
+            await _serving(world)
         world.cluster.rollout = rollout
         world.store.replace_status(KEY, status)
-        life = Life(world)
+        life = life or Life(world)
         await asyncio.sleep(3600.0)
         await life.end()
         return world
