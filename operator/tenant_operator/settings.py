@@ -29,7 +29,7 @@ PREFIX = "TENANT_OPERATOR_"
 
 WEBHOOK_TOKEN_PLACEHOLDER = "replace-this-token-with-one-of-your-own"  # noqa: S105 (what it says)
 """What manifests have in place of a token: nothing works with it."""
-_TOKEN = re.compile(r"[A-Za-z0-9_-]{24,}")
+_TOKEN = re.compile(r"[a-z0-9][-a-z0-9]{22,}[a-z0-9]")
 _TOKEN_ADVICE = "make one with `openssl rand -hex 24`"  # noqa: S105
 
 T = TypeVar("T")
@@ -173,7 +173,8 @@ class Settings(BaseSettings):
     """File with the key of that certificate."""
     webhook_token: SecretStr | None = None
     """Secret part of the webhooks' paths, /<token>/check-tenant, that only the webhook configurations and the operator
-    know: 24 or more letters, digits, - and _. Whoever asks without it learns nothing."""
+    know: 24 or more lowercase letters, digits and dashes, as the API server takes them. Whoever asks without it learns
+    nothing."""
     webhook_client_ca: Path | None = None
     """File with the authority (PEM) of the API server's client certificate: whoever has none of it cannot connect. Read
     again when it changes."""
@@ -205,7 +206,9 @@ class Settings(BaseSettings):
         if token == WEBHOOK_TOKEN_PLACEHOLDER:
             raise ValueError(f"{PREFIX}WEBHOOK_TOKEN is the one of the example, which everybody knows: {_TOKEN_ADVICE}")
         if token is not None and not _TOKEN.fullmatch(token):
-            raise ValueError(f"{PREFIX}WEBHOOK_TOKEN has to be 24 or more letters, digits, - and _: {_TOKEN_ADVICE}")
+            raise ValueError(
+                f"{PREFIX}WEBHOOK_TOKEN has to be 24 or more lowercase letters, digits and dashes: {_TOKEN_ADVICE}"
+            )
         return self
 
     def options(self) -> Options:

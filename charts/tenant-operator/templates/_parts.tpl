@@ -65,7 +65,7 @@ app.kubernetes.io/part-of: intelliauth
 {{- if not (or $kept.token (lookup "v1" "Namespace" "" "kube-system")) -}}
 {{- fail "webhook.token is made once and kept, so Helm must be able to read the cluster: use `helm install` or `helm upgrade` (with --dry-run=server for a trial). For `helm template`, Argo CD and the like set webhook.token to one of your own: openssl rand -hex 24" -}}
 {{- end -}}
-{{- $_ := set .Values.webhook "token" ($kept.token | default "" | b64dec | default (randAlphaNum 48)) -}}
+{{- $_ := set .Values.webhook "token" ($kept.token | default "" | b64dec | default (randAlphaNum 48 | lower)) -}}
 {{- end -}}
 {{- .Values.webhook.token -}}
 {{- end }}

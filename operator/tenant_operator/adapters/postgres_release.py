@@ -36,7 +36,10 @@ async def drop_database(connections: Connections, admin: Connection, database: D
                 await _terminate(admin, database=database.name)
                 if not database.is_invalid:
                     await admin.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(name))
-                await admin.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(name))
+                await _terminate(admin, database=database.name)
+                # Not WITH (FORCE): who is no superuser may be refused to force out an autovacuum worker, which a plain
+                # DROP sends away by itself.
+                await admin.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(name))
         except _IN_THE_WAY as error:
             held = error
             await _end_what_outlives_sessions(connections, admin, database)
