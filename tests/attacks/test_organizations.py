@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from devcluster import Environment
+from devcluster import platform as installed
 from devcluster.cluster import add_user
 from tenant_operator.api.names import ANNOTATION_ACTION, API_VERSION
 from tests.e2e import catalog, webhook
@@ -60,6 +61,22 @@ def _rights_of_pam() -> list[Object]:
             "roleRef": {"apiGroup": GROUP, "kind": "ClusterRole", "name": "pam"},
             "subjects": [{"apiGroup": GROUP, "kind": "User", "name": PAM}],
         },
+    ]
+
+
+def _rights_of_the_operator() -> list[Object]:
+    """What the chart gives it where it lives: a release looks there for what does not go with a tenant's namespace."""
+    metadata = {"name": "operator", "namespace": OPERATOR}
+    grants = {"apiGroups": ["gateway.networking.k8s.io"], "resources": ["referencegrants"], "verbs": ["get", "delete"]}
+    account = {"kind": "ServiceAccount", "name": installed.OPERATOR, "namespace": installed.OPERATOR}
+    reference = {"apiGroup": GROUP, "kind": "Role", "name": "operator"}
+    kinds: dict[str, Object] = {
+        "Role": {"rules": [grants]},
+        "RoleBinding": {"roleRef": reference, "subjects": [account]},
+    }
+    return [
+        namespace(OPERATOR),
+        *({"apiVersion": f"{GROUP}/v1", "kind": kind, "metadata": metadata, **more} for kind, more in kinds.items()),
     ]
 
 
@@ -131,12 +148,12 @@ def module_world(
     with webhook.gated_world(platform, tenant_feed, folder, RESPONDER_NAMESPACE=OPERATOR) as gated:
         users = {**gated.users, **{name: add_user(platform.state, name) for name in (PAM, RITA)}}
         world = Attacked(gated.platform, gated.feed, gated.operator, webhook=gated.webhook, users=users)
-        world.apply(*_rights_of_pam(), namespace(RIVAL), organization(RIVAL, RITA))
+        world.apply(*_rights_of_pam(), *_rights_of_the_operator(), namespace(RIVAL), organization(RIVAL, RITA))
         until(lambda: world.may(RITA, "decommission", RIVAL), "Rita is owner in her organisation")
         until(lambda: world.ask_as(PAM, "auth", "can-i", "create", "organizations.intelliauth.io").code == 0, "Pam may")
         yield world
         world.removes(RIVAL, tenants_in=RIVAL)
-        world.kubectl("delete", "namespace", RIVAL)
+        world.kubectl("delete", "namespace", RIVAL, OPERATOR)
         world.kubectl("delete", "clusterrole,clusterrolebinding", "pam")
 
 
@@ -382,9 +399,8 @@ def test_without_the_webhook_nobody_gets_a_role_where_the_operator_lives(world: 
         f"spec.namespace '{OPERATOR}': is where the operator lives; give the Organization a namespace"
     )
     assert told in failed["run"]["error"]
-    assert world.bindings(OPERATOR) == set()
+    assert world.bindings(OPERATOR) == {"operator"}
     world.removes("cuckoo", tenants_in=OPERATOR)
-    world.kubectl("delete", "namespace", OPERATOR)
 
 
 def test_without_the_webhook_who_moves_away_from_tenants_is_told_and_its_roles_go(world: Attacked) -> None:
