@@ -17,6 +17,8 @@ from tests.e2e.wire import Wire
 from tests.e2e.world import TenantUnderTest, World, condition, status, timeline
 
 ADMINISTRATOR = "e2e_administrator"
+MAINTENANCE = "e2e_operations"
+"""A database of its own to work in: the other one is that of the other modules' administrator."""
 OUTAGE_SECONDS = 16
 
 
@@ -37,7 +39,11 @@ def administrator(platform: Environment) -> Iterator[str]:
         session.execute(
             sql.SQL("CREATE ROLE {} LOGIN CREATEDB CREATEROLE PASSWORD {}").format(role, sql.Literal(password))
         )
+        # The operator of another module, a superuser, may have closed it to those who come later.
+        session.execute(sql.SQL("GRANT CONNECT ON DATABASE postgres TO {}").format(role))
         yield make_conninfo(platform.database_url, user=ADMINISTRATOR, password=password)
+        session.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(MAINTENANCE)))
+        session.execute(sql.SQL("DROP OWNED BY {}").format(role))
         session.execute(sql.SQL("DROP ROLE {}").format(role))
 
 
@@ -45,7 +51,7 @@ def administrator(platform: Environment) -> Iterator[str]:
 def operator_settings(wire: Wire, administrator: str) -> Mapping[str, str]:
     login = conninfo_to_dict(administrator)
     url = f"postgresql://{ADMINISTRATOR}:{login['password']}@127.0.0.1:{wire.port}/{login['dbname']}"
-    return {"DATABASE_URL": url, "STALLED_RETRY": "1m"}
+    return {"DATABASE_URL": url, "DATABASE_MAINTENANCE": MAINTENANCE, "STALLED_RETRY": "1m"}
 
 
 @pytest.fixture(autouse=True)
