@@ -8,7 +8,7 @@ from typing import Final
 
 from tenant_operator.adapters.health import Need
 from tenant_operator.provisioning.ports import Reachable, Storage
-from tenant_operator.saga.errors import ActivityError
+from tenant_operator.saga.errors import ActivityError, NotAsked
 
 DATABASE: Final = "database"
 
@@ -77,6 +77,8 @@ class Needs:
         try:
             async with asyncio.timeout(_LOOK_SECONDS):
                 await look()
+        except NotAsked as error:  # no look was taken: what was found at the last one stands
+            fault = self._faults[name] if self._faults[name] not in ("", _NOT_LOOKED) else error.message
         except ActivityError as error:
             fault = " ".join(error.message.split())
         except TimeoutError:

@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from tenant_operator.needs import Needs
-from tenant_operator.saga.errors import ActivityError, Rejected, Unavailable
+from tenant_operator.saga.errors import ActivityError, NotAsked, Rejected, Unavailable
 from tenant_operator.start import ToldToEnd, patiently, unless
 from tests.fakes.storage import FakeStorage
 
@@ -182,3 +182,22 @@ async def test_work_that_is_done_is_done() -> None:
         return 7
 
     assert await unless(asyncio.Event(), work()) == 7
+
+
+async def test_a_look_that_was_spared_the_server_changes_nothing_that_was_said(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    spared = NotAsked("PostgreSQL has been out of service since 05:00:00 UTC; it is asked every 2 s")
+    needs = Needs(Database(WRONG, spared, spared), {}, sleep=Pauses(2))
+    with pytest.raises(asyncio.CancelledError):
+        await needs.wait_for_database()
+    assert lines(needs) == [f"database: {WRONG.message}"]
+    assert len(caplog.records) == 1
+
+
+async def test_the_first_look_that_was_spared_the_server_says_so() -> None:
+    spared = NotAsked("PostgreSQL has been out of service since 05:00:00 UTC; it is asked every 2 s")
+    needs = Needs(Database(spared), {}, sleep=Pauses(1))
+    with pytest.raises(asyncio.CancelledError):
+        await needs.wait_for_database()
+    assert lines(needs) == [f"database: {spared.message}"]

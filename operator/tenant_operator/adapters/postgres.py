@@ -24,7 +24,7 @@ from tenant_operator.adapters.postgres_catalog import (
     refuse_foreign_database,
     refuse_foreign_role,
 )
-from tenant_operator.adapters.postgres_connections import Connection, Connections, failure, lock, row
+from tenant_operator.adapters.postgres_connections import RIGHTS_MISSING, Connection, Connections, failure, lock, row
 from tenant_operator.adapters.postgres_isolation import close_doors
 from tenant_operator.provisioning.ports import Endpoint, Migration, StoredItem
 from tenant_operator.saga.errors import Rejected
@@ -95,7 +95,7 @@ class PostgresStorage:
             )
             superuser, databases, roles = rights or (False, False, False)
             if not superuser and not (databases and roles):
-                raise Rejected("the administrator in DATABASE_URL needs CREATEDB and CREATEROLE, or to be a superuser")
+                raise Rejected(RIGHTS_MISSING)
             return await close_doors(admin, close=self._close_others)
 
     async def inventory(self, tag: str | None = None) -> Sequence[StoredItem]:

@@ -108,6 +108,10 @@ async def _answered() -> AsyncIterator[None]:
         raise Outage(f"PostgreSQL gave no answer within {_OPERATION_SECONDS:g} s") from None
 
 
+RIGHTS_MISSING: Final = "the administrator in DATABASE_URL needs CREATEDB and CREATEROLE, or to be a superuser"
+"""What an administrator without the rights is told, whichever of its first statements finds it out."""
+
+
 class Connections:
     """Connections to the maintenance database are kept and used again, because a new one costs 5 ms, most of it the
     password exchange. Sessions inside tenants' databases have places of their own, so that a tenant that is slow in its
@@ -269,6 +273,8 @@ class Connections:
                     create = "CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8'"
                     await connection.execute(sql.SQL(create).format(quoted))
                     await connection.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(quoted))
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise Rejected(RIGHTS_MISSING) from error
         finally:
             await connection.close()
 
