@@ -36,7 +36,8 @@ class Target:
 
     def ask(self, path: str, body: bytes, *, method: str = "POST", certificate: tuple[str, str] | None = None) -> bytes:
         """All that comes back to a request, headers included; empty if it is nothing."""
-        head = f"{method} {path} HTTP/1.1\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        line = f"{method} {path} HTTP/1.1\r\nHost: tenant-operator\r\nConnection: close\r\n"
+        head = f"{line}Content-Length: {len(body)}\r\n\r\n".encode()
         answer = b""
         with suppress(OSError), self.handshake(certificate) as connection:
             with suppress(OSError):  # it may not want to read all of it, and has answered before
@@ -73,7 +74,7 @@ def half_open(target: Target, held: list[socket.socket]) -> None:
     held.append(target.handshake())
     slow = target.handshake()
     held.append(slow)
-    slow.sendall(b"POST /check-tenant HTTP/1.1\r\nContent-Length: 100\r\n")
+    slow.sendall(b"POST /check-tenant HTTP/1.1\r\nHost: tenant-operator\r\nContent-Length: 100\r\n")
     held.append(target.connect())
     held[-1].sendall(b"\x16\x03\x01\x02\x00\x01")  # the beginning of a ClientHello
 
@@ -83,7 +84,9 @@ def oversized(target: Target, held: list[socket.socket]) -> None:
     target.ask("/check-tenant", b"x" * (8 << 20))
     connection = target.handshake()
     held.append(connection)
-    connection.sendall(b"POST /check-tenant HTTP/1.1\r\nContent-Length: 100000000000\r\n\r\n" + b"x" * 65536)
+    connection.sendall(
+        b"POST /check-tenant HTTP/1.1\r\nHost: tenant-operator\r\nContent-Length: 100000000000\r\n\r\n" + b"x" * 65536
+    )
 
 
 def malformed(target: Target, held: list[socket.socket]) -> None:
@@ -94,7 +97,7 @@ def malformed(target: Target, held: list[socket.socket]) -> None:
         connection.sendall(random.randbytes(4096) + b"\r\n\r\n")
         connection.recv(1)
     with suppress(OSError), target.connect() as plain:
-        plain.sendall(b"POST /check-tenant HTTP/1.1\r\n\r\n")
+        plain.sendall(b"POST /check-tenant HTTP/1.1\r\nHost: tenant-operator\r\n\r\n")
         plain.recv(1)
 
 
