@@ -656,6 +656,8 @@ def test_the_operator_has_the_token_of_the_paths_and_goes_with_it(chart: Chart) 
     assert reference == {"name": secret["metadata"]["name"], "key": "token"}
     assert annotation({}) != annotation({"webhook": {"token": TOKEN[::-1]}})
     assert TOKEN not in json.dumps(only(chart.rendered({}), "Deployment"))
+    digits = {"webhook": {"token": "0" * 24}}  # which YAML would take for a number
+    assert [each["stringData"] for each in of_kind(chart.rendered(digits), "Secret")] == [{"token": "0" * 24}]
 
 
 def test_a_client_certificate_is_asked_for_where_there_is_an_authority(chart: Chart) -> None:
@@ -800,6 +802,7 @@ def test_the_network_policy_can_be_left_out(chart: Chart) -> None:
         ({"webhook": {"certificate": {"source": "self"}}}, "'/webhook/certificate/source': value must be one of"),
         ({"webhook": {"certificate": {"source": "secret"}}}, "'/webhook/certificate/secret/caBundle': minLength"),
         ({"webhook": {"token": "short"}}, "'/webhook/token': 'short' does not match"),
+        ({"webhook": {"token": "Capital-letters-are-no-path"}}, "'/webhook/token': 'Capital-letters-are-no-path' does"),
         ({"webhook": {"token": "../../../../../../../../"}}, "'/webhook/token': '../../"),
         ({"webhook": {"clientCertificate": {"authority": "x"}}}, "'/webhook/clientCertificate/authority': 'x' does"),
         ({"webhook": {"clientCertificate": {"names": [""]}}}, "'/webhook/clientCertificate/names/0': minLength"),
