@@ -14,7 +14,7 @@ import psycopg
 from psycopg import sql
 
 from tenant_operator.adapters.postgres_catalog import MARK, Database, Role, find_database, find_role, mark
-from tenant_operator.adapters.postgres_connections import Connection, Connections, failure
+from tenant_operator.adapters.postgres_connections import Connection, Connections, failure, row
 from tenant_operator.saga.errors import ActivityError, Rejected, Unavailable
 
 _ROUNDS: Final = 5
@@ -192,11 +192,8 @@ def _cannot_give_up(role: Role, database: str, why: str) -> Rejected:
 
 
 async def _may_change(admin: Connection, database: str) -> bool:
-    cursor = await admin.execute(
-        "SELECT pg_catalog.pg_has_role(datdba, 'USAGE') FROM pg_catalog.pg_database WHERE datname = %s", [database]
-    )
-    found = await cursor.fetchone()
-    return found is not None and bool(found[0])
+    query = "SELECT pg_catalog.pg_has_role(datdba, 'USAGE') FROM pg_catalog.pg_database WHERE datname = %s"
+    return await row(admin, query, [database]) == (True,)
 
 
 async def _turn_tenants_out(admin: Connection, database: str, *, but: str) -> None:

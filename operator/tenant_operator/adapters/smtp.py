@@ -4,6 +4,7 @@ import asyncio
 import base64
 import contextlib
 import ssl
+from collections.abc import AsyncIterator
 from email.message import EmailMessage
 from email.policy import SMTP as SMTP_POLICY
 from email.utils import format_datetime, parseaddr
@@ -81,28 +82,25 @@ class SmtpMailer:
     async def send(self, mail: Mail) -> None:
         """Returns once the server has taken responsibility for the mail."""
         content = self._compose(mail)
-        session = self._session()
-        try:
-            async with asyncio.timeout(self._timeout):
-                await session.connect()
-                await session.mail(parseaddr(self._sender)[1])
-                await session.rcpt(mail.recipient)
-                await session.data(content)
-            # The server has the mail: however the goodbye goes, it must not make the mail look unsent.
-            with contextlib.suppress(aiosmtplib.SMTPException, OSError):
-                await session.quit(timeout=_QUIT_SECONDS)
-        except (aiosmtplib.SMTPException, OSError, ValueError) as error:
-            raise self._failure(error) from error
-        finally:
-            session.close()
+        async with self._conversation() as session:
+            await session.mail(parseaddr(self._sender)[1])
+            await session.rcpt(mail.recipient)
+            await session.data(content)
 
     async def check(self) -> None:
         """Returns if the server lets us in: it says hello, encrypts and authenticates as configured."""
+        async with self._conversation() as session:
+            await session.noop()
+
+    @contextlib.asynccontextmanager
+    async def _conversation(self) -> AsyncIterator[aiosmtplib.SMTP]:
+        """A session that is let in, for as long as the timeout allows; what fails in it is raised as ours."""
         session = self._session()
         try:
             async with asyncio.timeout(self._timeout):
                 await session.connect()
-                await session.noop()
+                yield session
+            # What was asked for is done: however the goodbye goes, it must not make a mail look unsent.
             with contextlib.suppress(aiosmtplib.SMTPException, OSError):
                 await session.quit(timeout=_QUIT_SECONDS)
         except (aiosmtplib.SMTPException, OSError, ValueError) as error:
