@@ -44,7 +44,7 @@ def test_the_names_on_the_server_tell_nothing_of_other_tenants(world: World) -> 
 
 @pytest.mark.parametrize("database", ["postgres", "template1", "tenant_operator"])
 def test_a_workload_gets_into_no_other_database(world: World, database: str) -> None:
-    tenant = world.tenant("wanderer")
+    tenant = world.tenant(f"wanderer-{database.replace('_', '-')}")
     tenant.settles("Active")
     for name in ("database-credentials", "identity-credentials"):
         with (

@@ -25,8 +25,8 @@ class Gated(Activity):
     """Another activity, behind the gate."""
 
     def __init__(self, inner: Activity) -> None:
-        self.name, self.phase, self.timeout, self.retry = inner.name, inner.phase, inner.timeout, inner.retry  # type: ignore[misc]
-        self.best_effort, self.compensates = inner.best_effort, inner.compensates  # type: ignore[misc]
+        for declared in Activity.__annotations__:
+            setattr(self, declared, getattr(inner, declared))
         self.reserves = inner.reserves  # type: ignore[method-assign]
         self._inner = inner
 

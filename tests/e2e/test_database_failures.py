@@ -14,7 +14,7 @@ from tenant_operator.adapters.circuit import LONGEST_PAUSE
 from tests.e2e import catalog
 from tests.e2e.feed import Object
 from tests.e2e.wire import Wire
-from tests.e2e.world import TenantUnderTest, World, condition, status, timeline
+from tests.e2e.world import TenantUnderTest, World, condition, is_held_up, status, timeline
 
 ADMINISTRATOR = "e2e_administrator"
 MAINTENANCE = "e2e_operations"
@@ -150,12 +150,13 @@ def test_outage_that_outlives_the_timeout(world: World, wire: Wire) -> None:
 
 
 def test_cancel_between_two_tries(world: World, wire: Wire) -> None:
-    """A cancel does not wait for the next try, which is minutes away."""
+    """A cancel does not wait for the next try, which is minutes away, nor for the server."""
     wire.cut()
     tenant = world.tenant("waiting", "minutes-between-tries")
-    tenant.wait(_retries, "waits for its second try")
-    wire.mend()
+    tenant.wait(lambda each: is_held_up(each, "allocate-storage"), "waits for its second try")
     tenant.act("cancel")
+    tenant.wait(lambda each: status(each)["run"].get("cancelledActivity") is not None, "is being cancelled")
+    wire.mend()
     now = tenant.settles("Pending")
     assert now["run"]["cancelledActivity"] == "allocate-storage"
     assert {row["tries"] for row in now["timeline"] if row["activity"] == "allocate-storage"} == {0}

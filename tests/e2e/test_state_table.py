@@ -19,7 +19,7 @@ from tenant_operator.api.names import LABEL_TENANT_UID
 from tests.e2e import catalog
 from tests.e2e.feed import Object
 from tests.e2e.wire import Wire
-from tests.e2e.world import TenantUnderTest, World, condition, settled, status, timeline
+from tests.e2e.world import TenantUnderTest, World, condition, is_held_up, settled, status, timeline
 
 REQUESTS = ("cancel", "retry", "reset", "suspend", "resume", "decommission", "delete")
 GONE = "gone"
@@ -248,7 +248,7 @@ def is_at(activity: str, state: str) -> Held:
 
 
 def _is_between_tries(tenant: Object) -> bool:
-    return any(row["activity"] == "allocate-storage" and row.get("nextTryAt") for row in timeline(tenant))
+    return is_held_up(tenant, "allocate-storage")
 
 
 def _is_stalled(tenant: Object) -> bool:

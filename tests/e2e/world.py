@@ -284,6 +284,12 @@ def timeline(tenant: Object) -> list[Object]:
     return rows
 
 
+def is_held_up(tenant: Object, activity: str) -> bool:
+    """Whether the activity waits for its next try, or for a server that others have found to be away."""
+    rows = (row for row in timeline(tenant) if row["activity"] == activity)
+    return any(row.get("nextTryAt") or "out of service since" in row.get("message", "") for row in rows)
+
+
 def settled(tenant: Object, state: str) -> bool:
     """Whether it is in that state as its spec is now, with nothing running and nothing left to tell."""
     now = status(tenant)
