@@ -79,6 +79,8 @@ EVENTS: Final[Mapping[str, str]] = {
     "Adopted": "A tenant that serves, and of which its status did not tell, is taken over as it is.",
     "RemainsFound": "At the end of a release there was more than the status had told: that is released, too.",
     "StatusLost": "The status does not tell what there is, and that is not taken over by itself; the message says why.",
+    "WriteRefused": "The API server does not take what is to be written down, and so nothing is done; the message says "
+    "why.",
     "RunTakenOver": "Another life of the operator goes on with the run.",
     "RequestAccepted": "A one-shot request was accepted.",
     "RequestRefused": "A one-shot request was refused; the message says why.",

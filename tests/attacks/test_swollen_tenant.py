@@ -15,13 +15,12 @@ from tests.e2e import catalog, webhook
 from tests.e2e.feed import TenantFeed
 from tests.e2e.waiting import until
 from tests.e2e.webhook import ADMIN, OWNER, GatedWorld
-from tests.e2e.world import World
+from tests.e2e.world import World, settled
 
 LABEL = 63 + 1 + 63
 """Bytes of one label, name and value."""
 FIRST_STEP, LAST_STEP = 512 * 1024, 16 * 1024
-"""Bytes that are added at a time, halved whenever they are too many. What is left is room for the journal: whoever
-takes that as well has a Tenant of which nothing more can be written down, and fails with it."""
+"""Bytes that are added at a time, halved whenever they are too many. What is left is room for the journal."""
 TOO_LARGE = ("too large", "Too long", "larger")
 """What etcd, the API server's validation of annotations, and its limit of requests say."""
 
@@ -41,10 +40,10 @@ def gate(world: World) -> GatedWorld:
     return world
 
 
-def swell(gate: GatedWorld, name: str, user: str, kind: str) -> int:
+def swell(gate: GatedWorld, name: str, user: str, kind: str, last_step: int = LAST_STEP) -> int:
     """Add labels, or annotations, until the API server takes no more; the size of the Tenant then, in bytes."""
     step, number = FIRST_STEP, 0
-    while step >= LAST_STEP:
+    while step >= last_step:
         number += 1
         more = {f"{number:03}-{each:05}-{'k' * 48}": "v" * 63 for each in range(step // LABEL)}
         patch = json.dumps({"metadata": {kind: more}})
@@ -77,6 +76,28 @@ def test_it_is_as_easy_to_get_rid_of_as_any_other(gate: GatedWorld, kind: str) -
     assert answer.code == 0, answer.err
     until(lambda: gate.read("tenant", tenant.name, catalog.NAMESPACE) is None, "it is gone", 60)
     tenant.holds_nothing()
+
+
+def test_whoever_leaves_no_room_for_the_journal_is_told_and_holds_nothing(gate: GatedWorld) -> None:
+    tenant = gate.tenant("full-to-the-brim")
+    tenant.settles("Active")
+    answer = gate.ask_about(tenant.name, "patch", *intent("Decommissioned"), user=OWNER)
+    assert answer.code == 0, answer.err
+    tenant.settles("Decommissioned")
+    swell(gate, tenant.name, ADMIN, "labels", last_step=LABEL)
+
+    answer = gate.ask_about(tenant.name, "patch", *intent("Active"), user=OWNER)
+    assert answer.code == 0, answer.err
+    tenant.event("WriteRefused", says="request is too large")
+
+    labels = json.dumps([{"op": "remove", "path": "/metadata/labels"}])
+    answer = gate.ask_about(tenant.name, "patch", "--type=json", f"--patch={labels}", user=ADMIN)
+    assert answer.code == 0, answer.err
+    tenant.wait(lambda seen: settled(seen, "Active") or settled(seen, "Failed"), "comes to rest")
+    if settled(tenant.newest(), "Failed"):  # the time that it could not be written down counts
+        tenant.holds_nothing()
+        tenant.act("retry")
+    tenant.settles("Active")
 
 
 def intent(state: str) -> tuple[str, str]:

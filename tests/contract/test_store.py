@@ -14,8 +14,8 @@ from tenant_operator.adapters.kubernetes.store import KubernetesTenantStore
 from tenant_operator.api.names import ANNOTATION_ACTION, ANNOTATION_REQUESTED_BY, API_VERSION, FINALIZER
 from tenant_operator.api.states import DesiredState, TenantState
 from tenant_operator.api.tenant import Tenant
-from tenant_operator.provisioning.ports import Conflict, TenantKey, TenantStore
-from tests.fakes.store import FakeTenantStore
+from tenant_operator.provisioning.ports import Conflict, TenantKey, TenantStore, WriteRefused
+from tests.fakes.store import ANNOTATION_BYTES, FakeTenantStore
 
 
 class People(Protocol):
@@ -234,6 +234,16 @@ async def test_the_metadata_of_a_tenant_that_moved_on_is_not_overwritten(world: 
         await world.store.write_metadata(with_metadata(read, finalizers=(FINALIZER,)))
 
     assert (await world.tenant()).metadata.finalizers == ()
+
+
+async def test_what_the_api_server_does_not_take_is_refused_and_changes_nothing(world: World) -> None:
+    read = await world.tenant()
+    swollen = with_metadata(read, annotations={ANNOTATION_REQUESTED_BY: "x" * ANNOTATION_BYTES})
+
+    with pytest.raises(WriteRefused, match=f"Tenant {world.key}: .*Too long"):
+        await world.store.write_metadata(swollen)
+
+    assert await world.tenant() == read
 
 
 async def test_the_metadata_of_a_tenant_that_is_gone_comes_back_unchanged(world: World) -> None:

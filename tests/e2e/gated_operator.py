@@ -17,18 +17,13 @@ from tenant_operator.provisioning.plan import provisioning_plan
 from tenant_operator.provisioning.ports import Migration
 from tenant_operator.saga.activity import Done, NotYet, Progress, Undone
 from tenant_operator.saga.errors import Rejected
+from tests.stand_in import StandIn
 
 GATE = "E2E_GATE"
 
 
-class Gated(Activity):
+class Gated(StandIn):
     """Another activity, behind the gate."""
-
-    def __init__(self, inner: Activity) -> None:
-        for declared in Activity.__annotations__:
-            setattr(self, declared, getattr(inner, declared))
-        self.reserves = inner.reserves  # type: ignore[method-assign]
-        self._inner = inner
 
     def _is_held(self, ctx: Context, way: str) -> bool:
         return ctx.tenant.metadata.name.startswith(f"{way}-{self.name}-") and Path(os.environ[GATE]).exists()
@@ -36,7 +31,7 @@ class Gated(Activity):
     async def run(self, ctx: Context) -> Progress:
         if self._is_held(ctx, "f"):
             return NotYet("the gate is shut", 2.0)
-        progress = await self._inner.run(ctx)
+        progress = await super().run(ctx)
         fails = self.name == ActivityName.MARK_ACTIVE and ctx.tenant.metadata.name.startswith("b-")
         if fails and isinstance(progress, Done):
             raise Rejected("made to fail")
@@ -45,7 +40,7 @@ class Gated(Activity):
     async def compensate(self, ctx: Context) -> Undone:
         if self._is_held(ctx, "b"):
             return NotYet("the gate is shut", 2.0)
-        return await self._inner.compensate(ctx)
+        return await super().compensate(ctx)
 
 
 def gated_plan(options: Options, migrations: Sequence[Migration]) -> tuple[Activity, ...]:

@@ -6,11 +6,14 @@ from uuid import UUID
 
 from tenant_operator.api.names import API_VERSION, FINALIZER, GROUP
 from tenant_operator.api.tenant import Tenant
-from tenant_operator.provisioning.ports import Clock, Conflict, TenantKey
+from tenant_operator.provisioning.ports import Clock, Conflict, TenantKey, WriteRefused
 from tests.fakes.hooks import Hook, nothing_happens
 from tests.fakes.jsondata import copied
 
 Subscriber = Callable[[TenantKey], None]
+
+ANNOTATION_BYTES = 256 * 1024
+"""What the API server lets pass of annotations: all names and values of an object."""
 
 
 class FakeTenantStore:
@@ -61,6 +64,10 @@ class FakeTenantStore:
         foreign = {name: value for name, value in metadata["annotations"].items() if not _is_own(name)}
         own = {name: value for name, value in tenant.metadata.annotations.items() if _is_own(name)}
         metadata |= {"finalizers": [*tenant.metadata.finalizers], "annotations": foreign | own}
+        if sum(len(name) + len(value) for name, value in metadata["annotations"].items()) > ANNOTATION_BYTES:
+            raise WriteRefused(
+                f"Tenant {key}: metadata.annotations: Too long: may not be more than {ANNOTATION_BYTES} bytes"
+            )
         self.writes += 1
         written = self._replace(key, {**stored, "metadata": metadata})
         await self.after("write_metadata", str(key))

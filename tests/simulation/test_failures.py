@@ -10,27 +10,25 @@ from tenant_operator.api.states import TenantState
 from tenant_operator.provisioning.activity import Activity, Context
 from tenant_operator.provisioning.options import Options
 from tenant_operator.provisioning.plan import provisioning_plan
-from tenant_operator.saga.activity import Progress, Undone
+from tenant_operator.saga.activity import Progress
 from tenant_operator.saga.errors import Outage, Rejected, Unavailable
 from tests.simulation.virtual_time import run
 from tests.simulation.world import MIGRATIONS, TENANT, Life, World, broken_promises
+from tests.stand_in import StandIn
 
 EMAILS = ActivityName.SEND_WELCOME_EMAILS
 
 
-class Faulty(Activity):
+class Faulty(StandIn):
     """Another activity that does its work, and then fails all the same: the effect is there, the answer is not."""
 
     def __init__(self, inner: Activity, fault: str) -> None:
-        self.name, self.phase, self.timeout, self.retry = inner.name, inner.phase, inner.timeout, inner.retry  # type: ignore[misc]
-        self.best_effort, self.compensates = inner.best_effort, inner.compensates  # type: ignore[misc]
-        self.reserves = inner.reserves  # type: ignore[method-assign]
-        self._inner = inner
+        super().__init__(inner)
         self._fault = fault
         self._failures = 0
 
     async def run(self, ctx: Context) -> Progress:
-        progress = await self._inner.run(ctx)
+        progress = await super().run(ctx)
         match self._fault:
             case "transient" if self._failures < 2:
                 self._failures += 1
@@ -47,9 +45,6 @@ class Faulty(Activity):
                 ctx.heartbeat("waiting for the fax", None)
                 await asyncio.sleep(1_000_000)
         return progress
-
-    async def compensate(self, ctx: Context) -> Undone:
-        return await self._inner.compensate(ctx)
 
 
 CAUSES = {

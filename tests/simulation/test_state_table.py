@@ -14,6 +14,7 @@ from tenant_operator.saga.activity import Progress, Undone
 from tenant_operator.saga.errors import Rejected
 from tests.simulation.virtual_time import run
 from tests.simulation.world import KEY, MIGRATIONS, TENANT, Life, World, broken_promises
+from tests.stand_in import StandIn
 
 REQUESTS = ("cancel", "retry", "reset", "suspend", "resume", "decommission", "delete")
 
@@ -71,14 +72,11 @@ def ask(world: World, request: str) -> None:
             world.store.delete(KEY)
 
 
-class Gate(Activity):
+class Gate(StandIn):
     """Another activity, held up on its way in until the gate is opened."""
 
     def __init__(self, inner: Activity, *, forward: bool) -> None:
-        self.name, self.phase, self.timeout = inner.name, inner.phase, inner.timeout  # type: ignore[misc]
-        self.best_effort, self.compensates = inner.best_effort, inner.compensates  # type: ignore[misc]
-        self.reserves = inner.reserves  # type: ignore[method-assign]
-        self._inner = inner
+        super().__init__(inner)
         self._forward = forward
         self.reached = asyncio.Event()
         self.opened = asyncio.Event()
@@ -87,28 +85,21 @@ class Gate(Activity):
         if self._forward:
             self.reached.set()
             await self.opened.wait()
-        return await self._inner.run(ctx)
+        return await super().run(ctx)
 
     async def compensate(self, ctx: Context) -> Undone:
         if not self._forward:
             self.reached.set()
             await self.opened.wait()
-        return await self._inner.compensate(ctx)
+        return await super().compensate(ctx)
 
 
-class Failing(Activity):
+class Failing(StandIn):
     """Another activity that fails for good, after it did its work."""
 
-    def __init__(self, inner: Activity) -> None:
-        self.name, self.phase, self.timeout = inner.name, inner.phase, inner.timeout  # type: ignore[misc]
-        self._inner = inner
-
     async def run(self, ctx: Context) -> Progress:
-        await self._inner.run(ctx)
+        await super().run(ctx)
         raise Rejected("no")
-
-    async def compensate(self, ctx: Context) -> Undone:
-        return await self._inner.compensate(ctx)
 
 
 PLAN = provisioning_plan(Options(), MIGRATIONS)

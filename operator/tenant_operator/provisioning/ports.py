@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan
 from tenant_operator.api.tenant import OutboxEvent, Tenant
+from tenant_operator.saga.errors import Rejected
 
 Manifest = dict[str, Any]
 """A Kubernetes object as plain JSON data: apiVersion, kind, metadata, and the rest."""
@@ -198,6 +199,11 @@ class Conflict(Exception):
     """The record changed since it was read: read again and decide again."""
 
 
+class WriteRefused(Rejected):
+    """The API server does not take the record as it is to be written, such as one that others made too large: until
+    that is over nothing can be journalled about it."""
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class TenantKey:
     """Where a Tenant is found."""
@@ -217,10 +223,11 @@ class TenantStore(Protocol):
 
     async def write_status(self, tenant: Tenant) -> Tenant:
         """Replace the status, guarded by the resourceVersion that `tenant` carries. Returns what is stored. Conflict if
-        it has moved on; `Unavailable` if the API server did not answer (the write may or may not have happened)."""
+        it has moved on; `WriteRefused`; `Unavailable` if the API server did not answer (the write may or may not have
+        happened)."""
 
     async def write_metadata(self, tenant: Tenant) -> Tenant:
-        """Make the finalizers and this group's annotations those of `tenant`, guarded by its resourceVersion. Conflict
+        """Make the finalizers and this group's annotations those of `tenant`, guarded by its resourceVersion. Errors
         as above; returns `tenant` unchanged if the object is gone."""
 
 

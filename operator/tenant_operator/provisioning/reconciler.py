@@ -12,7 +12,7 @@ from tenant_operator.provisioning.courier import Courier
 from tenant_operator.provisioning.known import KnownTenants
 from tenant_operator.provisioning.lifecycle import is_unwanted, let_go, take_request
 from tenant_operator.provisioning.notices import Happening
-from tenant_operator.provisioning.ports import Clock, Conflict, TenantKey, TenantStore
+from tenant_operator.provisioning.ports import Clock, Conflict, TenantKey, TenantStore, WriteRefused
 from tenant_operator.provisioning.standing import standing_of
 from tenant_operator.provisioning.tenant_saga import TenantSaga
 from tenant_operator.provisioning.upkeep import Upkeep
@@ -64,6 +64,9 @@ class Reconciler:
             return None
         except Stale:
             return 0.0
+        except WriteRefused as refused:
+            await self._tell_of(refused, tenant)
+            raise
 
     async def _reconcile(self, key: TenantKey, tenant: Tenant, attention: asyncio.Event) -> float | None:
         self._known.observe(tenant)
@@ -153,7 +156,15 @@ class Reconciler:
                 return None
             self._known.observe(fresh)
             return 0.0
+        except WriteRefused as refused:
+            await self._tell_of(refused, tenant)
+            raise
         return None
+
+    async def _tell_of(self, refused: WriteRefused, tenant: Tenant) -> None:
+        """The one thing that the status cannot tell."""
+        message = f"nothing can be written down, and so nothing is done: {refused.message}"
+        await self._host.tell(tenant, [Happening("WriteRefused", message, warning=True)])
 
     async def _with_finalizers(self, tenant: Tenant, finalizers: tuple[str, ...]) -> Tenant:
         metadata = tenant.metadata.model_copy(update={"finalizers": finalizers})

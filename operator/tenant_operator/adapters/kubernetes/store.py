@@ -15,10 +15,10 @@ from tenant_operator.api.names import (
     GROUP,
 )
 from tenant_operator.api.tenant import Tenant
-from tenant_operator.provisioning.ports import Conflict, TenantKey
+from tenant_operator.provisioning.ports import Conflict, TenantKey, WriteRefused
 from tenant_operator.saga.errors import Rejected
 
-from .client import MERGE_PATCH, METADATA_LIST, Answer, KubernetesClient
+from .client import JSON, MERGE_PATCH, METADATA_LIST, Answer, KubernetesClient
 from .errors import bounded, unreadable
 from .listing import list_objects
 
@@ -62,7 +62,8 @@ class KubernetesTenantStore:
         return len(page["items"]) + int(page["metadata"].get("remainingItemCount") or 0)
 
     async def write_status(self, tenant: Tenant) -> Tenant:
-        """Replace the status, guarded by the resourceVersion. Raises Conflict, also if the object is gone."""
+        """Replace the status, guarded by the resourceVersion. Raises Conflict, also if the object is gone, and
+        WriteRefused."""
         key = TenantKey(tenant.metadata.namespace or "", tenant.metadata.name)
         # The server takes nothing but the status from this request: labels, annotations and spec stay as they are.
         body = {
@@ -76,14 +77,7 @@ class KubernetesTenantStore:
             },
             "status": tenant.status.to_wire(),
         }
-        answer = await self._client.request(
-            "PUT",
-            f"{_path(key)}/status",
-            subject=f"Tenant {key}",
-            query=_WRITE,
-            body=body,
-            expected=(404, 409),
-        )
+        answer = await self._write("PUT", key, f"{_path(key)}/status", body, content_type=JSON)
         if answer.status >= 400:
             raise Conflict(f"Tenant {key}: {answer.json().get('message')}")
         return _parsed(answer, key)
@@ -91,7 +85,7 @@ class KubernetesTenantStore:
     async def write_metadata(self, tenant: Tenant) -> Tenant:
         """Make the finalizers and the group's annotations those of `tenant`, guarded by the resourceVersion.
 
-        Annotations of others stay. Returns `tenant` if the object is gone. Raises Conflict.
+        Annotations of others stay. Returns `tenant` if the object is gone. Raises Conflict, WriteRefused.
         """
         key = TenantKey(tenant.metadata.namespace or "", tenant.metadata.name)
         own = {name: value for name, value in tenant.metadata.annotations.items() if _is_own(name)}
@@ -102,20 +96,26 @@ class KubernetesTenantStore:
                 "annotations": {ANNOTATION_ACTION: None, ANNOTATION_REQUESTED_BY: None, **own},
             }
         }
-        answer = await self._client.request(
-            "PATCH",
-            _path(key),
-            subject=f"Tenant {key}",
-            query=_WRITE,
-            body=patch,
-            content_type=MERGE_PATCH,
-            expected=(404, 409),
-        )
+        answer = await self._write("PATCH", key, _path(key), patch, content_type=MERGE_PATCH)
         if answer.status == 404:
             return tenant
         if answer.status == 409:
             raise Conflict(f"Tenant {key}: {answer.json().get('message')}")
         return _parsed(answer, key)
+
+    async def _write(self, method: str, key: TenantKey, path: str, body: Any, *, content_type: str) -> Answer:
+        try:
+            return await self._client.request(
+                method,
+                path,
+                subject=f"Tenant {key}",
+                query=_WRITE,
+                body=body,
+                content_type=content_type,
+                expected=(404, 409),
+            )
+        except Rejected as error:
+            raise WriteRefused(error.message) from None
 
 
 def _path(key: TenantKey) -> str:
