@@ -83,7 +83,9 @@ PLANS: dict[str, Object] = {
         plan(
             "patient-with-postgres",
             retries={"allocate-storage": {"maxTries": 100, "initialBackoff": "200ms", "maxBackoff": "3s"}},
+            timeouts={"allocate-storage": "1h"},
         ),
+        plan("impatient-with-postgres", timeouts={"allocate-storage": "5s"}),
         plan(
             "minutes-between-tries",
             retries={"allocate-storage": {"maxTries": 5, "initialBackoff": "2m", "maxBackoff": "2m"}},

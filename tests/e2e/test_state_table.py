@@ -23,7 +23,7 @@ from tests.e2e.world import TenantUnderTest, World, condition, is_held_up, settl
 
 REQUESTS = ("cancel", "retry", "reset", "suspend", "resume", "decommission", "delete")
 GONE = "gone"
-SETTLE_SECONDS = 900.0
+SETTLE_SECONDS = 300.0
 SERVING = ("Active", "Suspended")
 DESIRED = {"suspend": "Suspended", "resume": "Active", "decommission": "Decommissioned"}
 WAYS_OUT = ("llowed now", "cancel it first", "Wait until it is Decommissioned")
@@ -259,7 +259,7 @@ def test_requests_while_the_database_is_away(world: World, wire: Wire) -> None:
     """Held between two tries on the way forward; held in the rollback of a failure, and in that of a cancel."""
     wire.cut()
     forward = made(world, FORWARD[1], "patient-with-postgres")
-    failed = made(world, BACKWARD[0], "small")
+    failed = made(world, BACKWARD[0], "impatient-with-postgres")
     cancelled = made(world, BACKWARD[1], "patient-with-postgres")
     wait(world, all_of([forward, cancelled]), _is_between_tries, "is between two tries")
     annotate(world, "cancel", all_of([cancelled]))
