@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from contextlib import AsyncExitStack, nullcontext
+from functools import partial
 from signal import SIGINT, SIGTERM
 from typing import Any, Final
 from uuid import uuid4
@@ -51,7 +52,8 @@ from tenant_operator.provisioning.schema import load_migrations
 from tenant_operator.provisioning.standing import standing_of
 from tenant_operator.provisioning.tenant_saga import TenantSaga
 from tenant_operator.provisioning.upkeep import Upkeep
-from tenant_operator.saga.errors import ActivityError, Rejected
+from tenant_operator.resync import Resync
+from tenant_operator.saga.errors import Rejected
 from tenant_operator.saga.evolve import Worker
 from tenant_operator.saga.queue import WorkQueue
 from tenant_operator.saga.runner import Runner
@@ -149,7 +151,22 @@ class Operator:
         if event == "DELETED":
             self._forget(tenant)
         else:
-            self._observe(tenant)
+            self.tenant_listed(tenant)
+
+    def tenant_gone(self, tenant: Tenant) -> None:
+        """A Tenant was deleted, and no watch has told so."""
+        self._catalog.drop_tenant(key_of(tenant))
+        self._platform.tenant_changed(tenant, None)
+        self._forget(tenant)
+
+    def tenant_listed(self, tenant: Tenant) -> None:
+        """A Tenant is there, in this version or a newer one."""
+        key = key_of(tenant)
+        self._key_by_uid[tenant.metadata.uid] = key
+        if self._known.observe(tenant):
+            self._queue.wake(key)
+        if ANNOTATION_ACTION in tenant.metadata.annotations:
+            self._requests.wake(key)
 
     def plan_changed(self, event: str | None, body: dict[str, Any]) -> None:
         """A Plan was listed, added, modified or deleted."""
@@ -223,10 +240,15 @@ class Operator:
             return kopf.AiohttpSession(server=kubernetes.server, aiohttp_session=kubernetes.session(watches.observe))
 
         async with webhooks or nullcontext():
-            resync = self._settings.resync.total_seconds()
+            seconds = self._settings.resync.total_seconds()
+            resync = Resync(self._store, partial(list_objects, kubernetes), self._known, self._catalog, self)
             loops = [
-                asyncio.create_task(loop)
-                for loop in (self._courier.run(), self._resync(), self._needs.keep_looking(resync))
+                asyncio.create_task(loop, name=name)
+                for name, loop in (
+                    ("audit courier", self._courier.run()),
+                    ("resync", resync.run(seconds)),
+                    ("look at what is needed", self._needs.keep_looking(seconds)),
+                )
             ]
             drained = asyncio.Event()
             endings = [asyncio.create_task(told_to_end.wait())]
@@ -244,7 +266,8 @@ class Operator:
             _end_on_signals(told_to_end)
             self._not_working = ""
             try:
-                await asyncio.wait({*parts, *endings}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({*parts, *endings, *loops}, return_when=asyncio.FIRST_COMPLETED)
+                ended = [loop for loop in loops if loop.done()]
             finally:
                 self._not_working = "ending"
                 await self._drain()
@@ -253,6 +276,8 @@ class Operator:
                     loop.cancel()
                 await asyncio.gather(*loops, *endings, return_exceptions=True)
                 await kopf.run_tasks(parts, ignored=ours)  # raises what one of them may have failed with
+        for loop in ended:
+            raise RuntimeError(f"the {loop.get_name()} ended by itself") from loop.exception()
         if webhooks is not None and not told_to_end.is_set():
             raise RuntimeError("the server of the webhooks ended by itself")
 
@@ -271,24 +296,6 @@ class Operator:
         for tenant in await list_objects(kubernetes, Tenant.definition.plural):
             self.tenant_changed(None, tenant)
 
-    async def _resync(self) -> None:
-        """Find what the watches missed: a re-list after a lost watch does not tell of deletions."""
-        while True:
-            await asyncio.sleep(self._settings.resync.total_seconds())
-            before = self._known.keys()  # what comes while the list is read is not missing from it
-            try:
-                tenants = await self._store.list()
-            except Exception as error:  # the next one may do better; a loop that has ended does nothing
-                _log.warning("resync: %s", error if isinstance(error, ActivityError) else type(error).__name__)
-                continue
-            for key in before - {key_of(tenant) for tenant in tenants}:
-                if (gone := self._known.get(key)) is not None:
-                    self._catalog.drop_tenant(key)
-                    self._platform.tenant_changed(gone, None)
-                    self._forget(gone)
-            for tenant in tenants:
-                self._observe(tenant)
-
     def wake_unfinished(self) -> None:
         """A server is back: whoever waits for it goes on. Who that is shows when it is asked."""
         for tenant in self._known:
@@ -299,14 +306,6 @@ class Operator:
     def _wake(self, key: TenantKey) -> None:
         self._queue.wake(key)
 
-    def _observe(self, tenant: Tenant) -> None:
-        key = key_of(tenant)
-        self._key_by_uid[tenant.metadata.uid] = key
-        if self._known.observe(tenant):
-            self._queue.wake(key)
-        if ANNOTATION_ACTION in tenant.metadata.annotations:
-            self._requests.wake(key)
-
     def _forget(self, tenant: Tenant) -> None:
         key = key_of(tenant)
         self._key_by_uid.pop(tenant.metadata.uid, None)
@@ -314,6 +313,7 @@ class Operator:
         self._recollection.forget(tenant)
         self._courier.cleared(key, ())
         self._upkeep.forget(key)
+        self._runner.forget(key)
         self._queue.wake(key)  # a run in hand has to learn of it
 
 

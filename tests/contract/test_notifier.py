@@ -154,3 +154,17 @@ async def test_events_that_the_server_does_not_take_are_counted_and_forgotten() 
         await notifier.close()
 
     assert (notifier.failed, notifier.dropped) == (2, 0)
+
+
+async def test_a_notice_that_cannot_even_be_sent_does_not_end_the_posting() -> None:
+    async with http_server() as server, client_of(server.port) as client:
+        notifier = notifier_on(client)
+        notifier.start()
+        nobody = somebody()
+        unspeakable = nobody.metadata.model_copy(update={"namespace": "\ud800"})  # a lone surrogate
+        await notifier.publish(nobody.model_copy(update={"metadata": unspeakable}), [News("Active", "one")])
+        await notifier.publish(nobody, [News("Active", "two")])
+        await notifier.close()
+
+    assert notifier.failed == 1
+    assert len(server.requests) == 1

@@ -12,7 +12,7 @@ from tenant_operator.api.tenant import OutboxEvent, Tenant
 from tenant_operator.provisioning.courier import Courier
 from tenant_operator.provisioning.known import KnownTenants
 from tenant_operator.provisioning.ports import TenantKey
-from tenant_operator.saga.errors import Unavailable
+from tenant_operator.saga.errors import Rejected, Unavailable
 from tests.fakes.audit import FakeAudit
 from tests.simulation.virtual_time import VirtualClock, run
 from tests.simulation.world import KEY, TENANT, Life, World
@@ -97,6 +97,62 @@ def test_a_sink_that_fails_with_something_else_is_tried_again_too() -> None:
     sink = MoodySink(1, OSError("no space left on device"))
     deliver(sink, 3, 300)
     assert len(sink.events) == 3
+
+
+class PickySink(FakeAudit):
+    """Refuses one event, as long as it is `picky`; nothing of a batch with it is stored."""
+
+    def __init__(self, bad: str, error: Exception) -> None:
+        super().__init__()
+        self.bad = bad
+        self.error = error
+        self.picky = True
+        self.calls = 0
+
+    async def append(self, events: Sequence[OutboxEvent]) -> None:
+        self.calls += 1
+        if self.picky and any(each.id == self.bad for each in events):
+            raise self.error
+        await super().append(events)
+
+
+@pytest.mark.parametrize("error", [Rejected("a value is too long"), TypeError("not serializable")])
+def test_an_event_that_is_refused_for_good_holds_up_its_tenant_alone(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    others = [TenantKey("cymmetri", f"other-{number}") for number in range(300)]
+
+    async def story() -> None:
+        sink = PickySink(event(1).id, error)
+        courier = Courier(sink, lambda key: None, now=CLOCK.now)
+        task = asyncio.create_task(courier.run())
+        courier.hand_over(MINE, [event(0), event(1), event(2)])
+        for number, key in enumerate(others):
+            courier.hand_over(key, [event(10 + number), event(1000 + number)])
+        await asyncio.sleep(100)
+
+        assert [each.id for each in courier.undelivered(MINE, [event(0), event(1), event(2)])] == [
+            event(1).id,
+            event(2).id,
+        ]
+        assert courier.backlog == 2
+        assert len(sink.events) == 1 + 600
+        trouble = courier.trouble_of(MINE)
+        assert trouble is not None
+        assert trouble.cause in ("a value is too long", "unexpected TypeError")
+        assert courier.trouble is None
+        assert courier.trouble_of(others[0]) is None
+        assert sink.calls < 60
+
+        sink.picky = False
+        await asyncio.sleep(60)
+        assert [each.id for each in sink.events if each.id < event(10).id] == [event(number).id for number in range(3)]
+        assert courier.trouble_of(MINE) is None
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    run(story())
+    assert sum("it refuses event" in each.message for each in caplog.records) == 1
 
 
 def test_what_arrives_while_the_sink_works_is_delivered_next() -> None:

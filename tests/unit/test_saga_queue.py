@@ -144,6 +144,29 @@ def test_failing_work_is_tried_again_after_pauses_that_double(caplog: pytest.Log
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 5, 1]  # a success in between starts it afresh
 
 
+def test_a_wake_during_failing_work_does_not_wait_out_the_pause(caplog: pytest.LogCaptureFixture) -> None:
+    times = []
+
+    async def reconcile(key: str, attention: asyncio.Event) -> float | None:
+        times.append(asyncio.get_running_loop().time())
+        await asyncio.sleep(0.5)
+        if len(times) <= 6:
+            raise ValueError("broken")
+        return None
+
+    async def story() -> None:
+        queue = WorkQueue(reconcile, concurrency=1)
+        queue.wake("a")
+        while len(times) < 6:  # noqa: ASYNC110 (nothing tells of it)
+            await asyncio.sleep(0.1)
+        queue.wake("a")
+        await quiet(queue)
+
+    with caplog.at_level(logging.CRITICAL + 1):
+        run(story())
+    assert round(times[-1] - times[-2], 1) == 1.5, "its half second, and the first pause: not 32 s"
+
+
 def test_work_that_met_an_outage_comes_back_soon_however_long_that_lasted() -> None:
     async def story() -> Work:
         work = Work(lambda key, turn: Outage("the API server did not answer") if turn < 9 else None)

@@ -87,6 +87,13 @@ def test_an_object_that_cannot_be_read_counts_as_absent(catalog: WatchedCatalog)
     catalog.observe_tenant("MODIFIED", broken)
 
     assert catalog.tenant(KEY) is None
+    assert catalog.tenants_in("acme") == 1, "it is there, and known to be"
+
+    catalog.observe_tenant("MODIFIED", tenant())
+    assert catalog.tenants_in("acme") == 1
+    catalog.observe_tenant("MODIFIED", broken)
+    catalog.observe_tenant("DELETED", broken)
+    assert catalog.tenants_in("acme") == 0
 
 
 def test_plans_and_organizations_come_and_go(catalog: WatchedCatalog) -> None:

@@ -79,7 +79,7 @@ class Reconciler:
         waiting = len(self._courier.undelivered(key, tenant.status.outbox))
         is_full = waiting > BACKPRESSURE
         is_kept = deleting and waiting > 0 and let_go(self._host.saga(tenant))
-        if (is_full or is_kept) and (trouble := self._courier.trouble):
+        if (is_full or is_kept) and (trouble := self._courier.trouble_of(key)):
             await self._host.write_backlog(tenant, backlog(trouble, is_full=is_full))
             return _HELD_UP_RECHECK
         if is_full:

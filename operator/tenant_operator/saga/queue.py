@@ -24,7 +24,7 @@ class WorkQueue(Generic[K]):
     `reconcile` returns the seconds after which it wants to be called again, or None to be left alone until the next
     wake. A key woken while it is being worked on has its `attention` event set, and is worked on once more after. A
     `reconcile` that raises is logged and called again after a pause that doubles from 1 s to 60 s; to 5 s if it was an
-    Outage, which ends without a word.
+    Outage, which ends without a word; after 1 s if the key was woken meanwhile.
     """
 
     def __init__(self, reconcile: Callable[[K, asyncio.Event], Awaitable[float | None]], *, concurrency: int) -> None:
@@ -127,6 +127,8 @@ class WorkQueue(Generic[K]):
     def _failed(self, key: K, attention: asyncio.Event, error: BaseException) -> float:
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         longest = _OUTAGE_PAUSE if isinstance(error, Outage) else _LONGEST_PAUSE
+        if attention.is_set():
+            longest = _FIRST_PAUSE
         pause: float = min(_FIRST_PAUSE * 2 ** min(failures - 1, 10), longest)
         attention.clear()
         if isinstance(error, ActivityError):  # the other side's, such as an API server that is away: no traceback

@@ -30,19 +30,25 @@ class WatchedCatalog:
     """`ports.Catalog`, fed by the events of watches: `event` is None, ADDED, MODIFIED or DELETED.
 
     Tenants are kept without their journal: metadata that identifies and orders them, the spec, and what the status
-    says in single values. An object that cannot be read counts as absent, and is logged.
+    says in single values. An object that cannot be read counts as absent, and is logged; a Tenant is counted in its
+    namespace all the same, or that could never be known completely.
     """
 
     def __init__(self) -> None:
         self._plans: dict[str, Plan] = {}
         self._organizations: dict[str, Organization] = {}
         self._tenants: dict[TenantKey, Tenant] = {}
+        self._unreadable: set[TenantKey] = set()
         self._by_organization: defaultdict[str, dict[TenantKey, Tenant]] = defaultdict(dict)
         self._by_slug: defaultdict[str, dict[TenantKey, Tenant]] = defaultdict(dict)
 
     def plan(self, name: str) -> Plan | None:
         """The Plan of that name."""
         return self._plans.get(name)
+
+    def plans(self) -> Collection[Plan]:
+        """All Plans."""
+        return tuple(self._plans.values())
 
     def organization(self, name: str) -> Organization | None:
         """The Organization of that name."""
@@ -70,7 +76,7 @@ class WatchedCatalog:
 
     def tenants_in(self, namespace: str) -> int:
         """How many Tenants are known in a namespace."""
-        return sum(1 for key in self._tenants if key.namespace == namespace)
+        return sum(1 for key in (*self._tenants, *self._unreadable) if key.namespace == namespace)
 
     def observe_plan(self, event: str | None, body: Mapping[str, Any]) -> None:
         """Take over what a watch of Plans reports."""
@@ -89,7 +95,10 @@ class WatchedCatalog:
         tenant = None if event == _DELETED else _parsed(Tenant, _without_journal(body))
         if tenant is None:
             self.drop_tenant(key)
+            if event != _DELETED:
+                self._unreadable.add(key)
             return
+        self._unreadable.discard(key)
         previous = self._tenants.get(key)
         if previous is not None and _place(previous) != _place(tenant):
             self.drop_tenant(key)
@@ -99,6 +108,7 @@ class WatchedCatalog:
 
     def drop_tenant(self, key: TenantKey) -> None:
         """Forget a Tenant whose deletion no watch reported."""
+        self._unreadable.discard(key)
         tenant = self._tenants.pop(key, None)
         if tenant is None:
             return

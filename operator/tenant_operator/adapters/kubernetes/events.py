@@ -128,6 +128,9 @@ class KubernetesNotifier:
             except asyncio.CancelledError:
                 self.dropped += 1
                 raise
+            except Exception:  # a defect; the next one may be posted all the same
+                self.failed += 1
+                _log.exception("event not posted", reason=happening.reason)
             finally:
                 self._queue.task_done()
 
