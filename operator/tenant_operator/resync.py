@@ -10,16 +10,10 @@ from tenant_operator.api.plan import Plan
 from tenant_operator.api.resource import Resource
 from tenant_operator.api.tenant import Tenant
 from tenant_operator.provisioning.known import KnownTenants, key_of
+from tenant_operator.provisioning.ports import TenantStore
 from tenant_operator.saga.errors import ActivityError
 
 _log = logging.getLogger(__name__)
-
-
-class Tenants(Protocol):
-    """Where Tenants are listed."""
-
-    async def list(self) -> list[Tenant]:
-        """All of them. Raises ActivityError."""
 
 
 Listing = Callable[[str], Awaitable[list[dict[str, Any]]]]
@@ -55,7 +49,7 @@ class Resync:
     while the list is read is not missing from it."""
 
     def __init__(
-        self, store: Tenants, listing: Listing, known: KnownTenants, catalog: PlatformKinds, inbox: Inbox
+        self, store: TenantStore, listing: Listing, known: KnownTenants, catalog: PlatformKinds, inbox: Inbox
     ) -> None:
         self._store = store
         self._listing = listing

@@ -275,6 +275,8 @@ async def test_the_store_lists_every_tenant(world: World) -> None:
     listed = {tenant.metadata.name: tenant for tenant in await world.store.list() if is_of(world, tenant)}
 
     assert set(listed) == {"banking", "retail"}
+    assert {tenant.metadata.name for tenant in await world.store.list(world.key.namespace)} == set(listed)
+    assert await world.store.list("nobody-lives-here") == []
     assert listed["banking"] == await world.tenant()
 
 

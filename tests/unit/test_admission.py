@@ -223,6 +223,14 @@ async def test_the_limit_of_the_plan_counts_all_that_are_there(world: World) -> 
     assert "limit is 2 per organization" in refusal.message
 
 
+async def test_the_catalogue_alone_does_not_say_that_the_limit_is_reached(world: World) -> None:
+    stale = [await world.there_is(name, "Active", plan="pair") for name in ("one", "two")]
+    world.catalog.tenants_of = lambda organization: stale  # type: ignore[method-assign]
+    world.store.delete(TenantKey("c", "two"))
+
+    assert await world.admission.write(None, a_tenant("three", plan="pair"), ALICE) is None
+
+
 async def test_a_recreated_tenant_takes_a_new_place_under_the_limit(world: World) -> None:
     old = await world.there_is("old", "Decommissioned", plan="pair", desiredState="Decommissioned")
     wanted = Tenant.model_validate({**old.to_wire(), "spec": {**old.to_wire()["spec"], "desiredState": "Active"}})

@@ -88,7 +88,7 @@ async def test_a_tenant_that_is_made_anew_while_the_list_is_read_is_not_taken_aw
     world.store.delete(KEY)
     read = world.store.list
 
-    async def list_then_make_anew() -> list[Tenant]:
+    async def list_then_make_anew(namespace: str | None = None) -> list[Tenant]:
         listed = await read()
         world.known.observe(world.store.apply(MANIFEST))
         return listed

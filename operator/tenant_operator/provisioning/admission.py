@@ -167,6 +167,10 @@ class Admission:
         plan, organization = await self._offers.plan(spec.plan), await self._offers.organization(spec.organization)
         everyone = await self._offers.organizations() if found else self._catalog.organizations()
         found = self._defects(organization, everyone, tenants)
+        refused = check_offer(ask, plan, organization, tenants, self._names(ask.new), found)
+        if refused is None or plan is None or plan.spec.limits.tenants is None:
+            return refused
+        tenants = await self._store.list(ask.new.metadata.namespace)  # somebody may just have made room
         return check_offer(ask, plan, organization, tenants, self._names(ask.new), found)
 
     def _defects(

@@ -221,6 +221,9 @@ class TenantStore(Protocol):
     async def read(self, key: TenantKey) -> Tenant | None:
         """The Tenant as the API server has it now (no cache), or None."""
 
+    async def list(self, namespace: str | None = None) -> list[Tenant]:
+        """The Tenants of a namespace, or of all, as they are now."""
+
     async def write_status(self, tenant: Tenant) -> Tenant:
         """Replace the status, guarded by the resourceVersion that `tenant` carries. Returns what is stored. Conflict if
         it has moved on; `WriteRefused`; `Unavailable` if the API server did not answer (the write may or may not have

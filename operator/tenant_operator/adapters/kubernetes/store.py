@@ -42,10 +42,10 @@ class KubernetesTenantStore:
         answer = await self._client.request("GET", _path(key), subject=f"Tenant {key}", expected=(404,))
         return None if answer.status == 404 else _parsed(answer, key)
 
-    async def list(self) -> list[Tenant]:
-        """All Tenants of all namespaces, read in pages. One that cannot be read is logged and left out."""
+    async def list(self, namespace: str | None = None) -> list[Tenant]:
+        """The Tenants of a namespace, or of all, read in pages. One that cannot be read is logged and left out."""
         tenants: list[Tenant] = []
-        for item in await list_objects(self._client, _PLURAL, page_size=self._page_size):
+        for item in await list_objects(self._client, _PLURAL, namespace=namespace, page_size=self._page_size):
             try:
                 tenants.append(_TENANT.validate_python(item))
             except ValidationError as error:
