@@ -87,6 +87,15 @@ generate: install ## Write what follows from the models and the chart: CRDs, ref
 verify: generate ## Fail if what is generated differs from what is committed
 	git diff --exit-code -- crds docs charts manifests
 
+.PHONY: release-check
+release-check: verify ## Fail if the work tree is not fit to be tagged as the version in pyproject.toml
+	@test -z "$$(git status --porcelain)" || { git status --short; echo "the work tree is not clean" >&2; exit 1; }
+	@grep -q '^## \[$(VERSION)\] - 20' CHANGELOG.md || { echo "CHANGELOG.md: no section [$(VERSION)] with a date" >&2; exit 1; }
+	@! grep -nE 'v[0-9]+\.[0-9]+\.[0-9]+' manifests/argocd/operator.yaml manifests/flux/operator.yaml | grep -v 'v$(VERSION)' \
+		|| { echo "these name another version than v$(VERSION)" >&2; exit 1; }
+	@! git grep -nwE 'TODO|FIXME|XXX' -- ':!Makefile' || { echo "left to do" >&2; exit 1; }
+	@echo "fit to be tagged v$(VERSION)"
+
 .PHONY: chart
 chart: install ## Check the Helm chart and package it into dist/
 	helm=$$($(BIN)/python -m devcluster helm) && \
