@@ -2,20 +2,24 @@
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
 from tenant_operator.api.states import TenantState
-from tenant_operator.api.tenant import Tenant
+from tenant_operator.api.tenant import OutboxEvent, Tenant
+from tenant_operator.provisioning import audit, tenant_saga
+from tenant_operator.provisioning.naming import Names
 from tenant_operator.saga import decide, evolve
+from tenant_operator.saga.activity import Step
 from tenant_operator.saga.errors import OwnershipConflict, Rejected, Unavailable
-from tenant_operator.saga.facts import ActivityStarted, CompensationStarted, Fact
-from tenant_operator.saga.model import RowState, Saga
+from tenant_operator.saga.facts import ActivityCompleted, ActivityStarted, Fact, Tick
+from tenant_operator.saga.model import Entry, EntryState, RowState, Saga
+from tenant_operator.saga.session import Plan as SessionPlan
 from tenant_operator.saga.session import Session
-from tenant_operator.saga.sight import Moment
 from tests.fakes.cluster import healthy, stuck
 from tests.simulation.virtual_time import run
 from tests.simulation.world import KEY, TENANT, World, broken_promises, survive
@@ -174,28 +178,49 @@ def test_the_simulation_notices_if_only_completed_steps_are_compensated(monkeypa
     assert _breaks()
 
 
-def test_the_simulation_notices_if_the_journal_is_written_after_the_effect(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = Session.commit
+def test_the_simulation_notices_an_effect_before_its_intent_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    def mutant(self: Session[Tenant], plan: SessionPlan) -> bool:
+        return isinstance(plan.decision, decide.Act) and all(isinstance(fact, Tick) for fact in plan.facts)
 
-    async def mutant(self: Session[Tenant], facts: Sequence[Fact], now: Moment) -> None:
-        intents = [fact for fact in facts if isinstance(fact, ActivityStarted | CompensationStarted)]
-        outcomes = [fact for fact in facts if fact not in intents]
-        if outcomes:
-            await original(self, outcomes, now)
-        # Only in memory: it is written together with what comes of it.
-        self.saga = decide.fold(self.saga, intents, self.steps, now.wall, self._worker)
-
-    monkeypatch.setattr(Session, "commit", mutant)
+    monkeypatch.setattr(Session, "may_wait", mutant)
     assert _breaks()
 
 
-def test_the_simulation_notices_if_the_ledger_row_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_simulation_notices_a_ledger_row_that_is_written_with_the_completion(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     original = evolve.evolve
 
-    def mutant(saga: Saga, fact: Fact, *rest: object) -> Saga:
-        if isinstance(fact, ActivityStarted):
-            fact = replace(fact, reserves=())
-        return original(saga, fact, *rest)  # type: ignore[arg-type]
+    def mutant(saga: Saga, fact: Fact, now: datetime, worker: evolve.Worker, steps: Mapping[str, Step]) -> Saga:
+        match fact:
+            case ActivityStarted(activity):
+                return original(saga, replace(fact, reserves=()), now, worker, steps)
+            case ActivityCompleted(activity):
+                entries = tuple(
+                    Entry(each, activity, EntryState.ALLOCATING, now, now) for each in steps[activity].reserves
+                )
+                saga = replace(saga, ledger=saga.ledger + entries)
+        return original(saga, fact, now, worker, steps)
 
     monkeypatch.setattr(decide, "evolve", mutant)
+    assert _breaks()
+
+
+def test_the_simulation_notices_if_only_what_is_journalled_as_begun_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A completion taken for an intent: what was run under the intent of its phase may not be journalled."""
+    monkeypatch.setattr(evolve, "_unsure", lambda saga: saga)
+    assert _breaks()
+
+
+@pytest.mark.parametrize("told", [0, 2], ids=["lost", "told twice"])
+def test_the_simulation_notices_an_audit_event_that_is(told: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a tick: it is told with the write that takes it along, and only then."""
+    original = audit.audit_events
+
+    def mutant(tenant: Tenant, names: Names, saga: Saga, facts: Sequence[Fact], **rest: Any) -> list[OutboxEvent]:
+        late = [fact for fact in facts if isinstance(fact, ActivityCompleted) and fact.at is not None]
+        due = [fact for fact in facts if fact not in late] if told == 0 else [*facts, *late]
+        return original(tenant, names, saga, due, **rest)
+
+    monkeypatch.setattr(tenant_saga, "audit_events", mutant)
     assert _breaks()

@@ -9,7 +9,7 @@ from tenant_operator.provisioning.ports import WriteRefused
 from tests.simulation.virtual_time import run
 from tests.simulation.world import KEY, TENANT, Life, World, broken_promises
 
-WRITES = 15
+WRITES = 9
 """Of the life of a tenant with which all goes well."""
 TOO_LARGE = "Tenant cymmetri/banking: etcdserver: request is too large"
 

@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -16,7 +17,7 @@ from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan, Workload
 from tenant_operator.api.states import TenantState
 from tenant_operator.api.tenant import OutboxEvent, Tenant
-from tenant_operator.provisioning.activity import Activity, Ports
+from tenant_operator.provisioning.activity import Activity, Context, Ports
 from tenant_operator.provisioning.courier import Courier
 from tenant_operator.provisioning.journal import decode
 from tenant_operator.provisioning.known import KnownTenants
@@ -29,6 +30,7 @@ from tenant_operator.provisioning.schema import load_migrations
 from tenant_operator.provisioning.standing import SERVING
 from tenant_operator.provisioning.tenant_saga import TenantSaga
 from tenant_operator.provisioning.upkeep import Upkeep
+from tenant_operator.saga.activity import Progress, Undone
 from tenant_operator.saga.errors import Outage
 from tenant_operator.saga.evolve import Worker
 from tenant_operator.saga.model import RowState
@@ -43,6 +45,7 @@ from tests.fakes.prober import FakeProber
 from tests.fakes.storage import FakeStorage
 from tests.fakes.store import FakeTenantStore
 from tests.simulation.virtual_time import VirtualClock
+from tests.stand_in import StandIn
 
 KEY = TenantKey("cymmetri", "banking")
 
@@ -88,6 +91,9 @@ def plan_of(*workloads: Workload) -> Plan:
 
 MIGRATIONS = load_migrations()
 
+_IN_HAND: ContextVar[tuple[str, bool]] = ContextVar("_IN_HAND", default=("", False))
+"""The activity at work, and whether it is being undone; each try is a task of its own."""
+
 
 class Crash(BaseException):
     """The process is gone: nothing of it runs on, nothing is tidied up."""
@@ -115,6 +121,8 @@ class World:
     """What is out of service: "database", "mail"."""
     knocks: Counter[str] = field(default_factory=Counter)
     """How often somebody asked what is out of service."""
+    worker: str = ""
+    """The life that is being lived."""
     points: int = 0
     violations: list[str] = field(default_factory=list)
 
@@ -178,18 +186,21 @@ class World:
             return
         if tenant.status.state in SERVING and operation in ("apply", "delete"):
             return  # the upkeep of a serving tenant: its spec and its plan are the intent
-        saga = decode(tenant.status)
-        busy = [row for row in saga.timeline if row.state in (RowState.RUNNING, RowState.COMPENSATING)]
-        if not busy or saga.run is None or saga.run.finished:
+        saga, (activity, is_undone) = decode(tenant.status), _IN_HAND.get()
+        row = next((row for row in saga.timeline if row.activity == activity), None)
+        if row is None or saga.run is None or saga.run.finished or saga.run.worker != self.worker:
             self.violations.append(f"{operation} {name} was not announced in the journal")
             return
-        if operation == "connect" and busy[0].state is RowState.COMPENSATING:
+        if row.state is not RowState.COMPENSATING if is_undone else not saga.is_open(row.phase):
+            self.violations.append(f"{operation} {name} by {activity} was not announced in the journal")
+            return
+        if operation == "connect" and is_undone:
             return  # a release after a reset looks for what the ledger may not have come to
         if operation == "drop_database" and any(each.reservation.kind == "PostgresDatabase" for each in saga.ledger):
             return  # it goes with whatever in it is rolled back first
-        reserving = busy[0].activity.startswith("allocate") or busy[0].activity == ActivityName.DEPLOY_WORKLOADS
-        if reserving and not any(entry.activity == busy[0].activity for entry in saga.ledger):
-            self.violations.append(f"{operation} {name} by {busy[0].activity} without a row in the ledger")
+        reserving = activity.startswith("allocate") or activity == ActivityName.DEPLOY_WORKLOADS
+        if reserving and not any(entry.activity == activity for entry in saga.ledger):
+            self.violations.append(f"{operation} {name} by {activity} without a row in the ledger")
 
     @property
     def tenant(self) -> Tenant | None:
@@ -228,6 +239,18 @@ class World:
         return [*objects, *self.storage.databases, *self.storage.roles]
 
 
+class Watched(StandIn):
+    """Tells the world which activity is at work."""
+
+    async def run(self, ctx: Context) -> Progress:
+        _IN_HAND.set((self.name, False))
+        return await super().run(ctx)
+
+    async def compensate(self, ctx: Context) -> Undone:
+        _IN_HAND.set((self.name, True))
+        return await super().compensate(ctx)
+
+
 class Life:
     """One life of the operator's process."""
 
@@ -238,6 +261,7 @@ class Life:
         number = next(world.lives)
         self.clock = clock = VirtualClock(world.error())
         worker = Worker(f"worker-{number}", number, clock.now())
+        world.worker = worker.id
         known = KnownTenants()
         ids = (f"01{number:04d}{serial:020d}" for serial in count())
         new_id = lambda: next(ids)  # noqa: E731
@@ -248,7 +272,7 @@ class Life:
         ports = Ports(world.cluster, world.storage, mailer, world.prober, world.catalog, world.store, clock)
         self.courier = Courier(world.audit, self._wake, now=clock.now)
         host = TenantSaga(
-            plan if plan is not None else provisioning_plan(options, MIGRATIONS),
+            [Watched(each) for each in (plan if plan is not None else provisioning_plan(options, MIGRATIONS))],
             ports,
             options,
             worker,
@@ -319,6 +343,8 @@ class Life:
     async def end(self) -> None:
         """The process is gone, whatever it was doing."""
         self.crashed.set()
+        # Nothing may be left to ring: it would act on as a ghost.
+        await asyncio.gather(self.queue.close(0.0), self.requests.close(0.0))
         others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
         for task in others:
             task.cancel()
@@ -399,6 +425,9 @@ def _feed_is_consistent(events: Sequence[OutboxEvent]) -> list[str]:
         completed = _steps(attempt, "tenant.provisioning.step_completed")
         if completed != sorted(completed, key=order.index):
             broken.append(f"attempt {number} completed out of order: {completed}")
+        if types["tenant.provisioning.completed"]:
+            before = order[: order.index(ActivityName.MARK_ACTIVE) + 1]
+            broken += [f"attempt {number} never told of {step}" for step in before if step not in completed]
         allowed = {str(name): 2 if name.startswith("allocate") else 1 for name in ActivityName}
         broken += [
             f"attempt {number} completed {step} {times} times"
@@ -409,7 +438,8 @@ def _feed_is_consistent(events: Sequence[OutboxEvent]) -> list[str]:
             undone = _steps(attempt, type_)
             if undone != sorted(set(undone), key=order.index, reverse=True):
                 broken.append(f"attempt {number} was undone out of order: {undone}")
-        if types["tenant.provisioning.compensated"]:
+        # A rollback that no worker held may be cut off by a reset.
+        if types["tenant.provisioning.compensated"] and not types["tenant.provisioning.reset"]:
             missing = set(completed) - set(_steps(attempt, "tenant.provisioning.compensated"))
             broken += [f"attempt {number} completed {step} and never compensated it" for step in missing]
     return broken

@@ -108,7 +108,7 @@ class MemoryHost:
         """Somebody writes."""
         self.stored = replace(self.stored, version=self.stored.version + 1, **changes)  # type: ignore[arg-type]
 
-    async def act(self, record: Record, activity: str, pulse: Pulse) -> Progress:
+    async def act(self, record: Record, saga: Saga, ticks: Sequence[Fact], activity: str, pulse: Pulse) -> Progress:
         self.acts.append(activity)
         return await self.deeds.get(activity, done)(pulse)
 

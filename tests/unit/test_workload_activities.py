@@ -9,7 +9,7 @@ from tenant_operator.provisioning.activities.allocate_namespace import AllocateN
 from tenant_operator.provisioning.activities.deploy_workloads import DeployWorkloads
 from tenant_operator.provisioning.activities.wait_ready import WaitReady
 from tenant_operator.provisioning.ports import ObjectRef
-from tenant_operator.provisioning.standing import contents_hash
+from tenant_operator.provisioning.standing import Deployed, contents_hash
 from tenant_operator.saga.activity import Done, NotYet
 from tenant_operator.saga.errors import Rejected, Unavailable
 from tests.fakes.cluster import FakeCluster, stuck
@@ -27,7 +27,9 @@ async def bounded() -> World:
 async def test_workloads_are_deployed_and_removed(bounded: World) -> None:
     before = bounded.cluster.objects()
 
-    assert await done(DeployWorkloads(), bounded.context()) == Done("2 workloads of plan starter applied")
+    deployed = await done(DeployWorkloads(), bounded.context())
+    assert deployed.detail == "2 workloads of plan starter applied"
+    assert isinstance(deployed.output, Deployed)
     made = {
         f"{each['kind']} {each['metadata']['name']}"
         for each in bounded.cluster.objects()

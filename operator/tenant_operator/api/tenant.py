@@ -206,7 +206,8 @@ class TimelineEntry(ApiModel):
     next_try_at: Time | None = None
     """When the next try is due, after a failed one."""
     takeovers: Count | None = None
-    """How often another worker took the activity over; absent: never."""
+    """How often another worker took the activity over; absent: never. Of an activity that is Pending: it may have been
+    run all the same, by a worker that could not write so down."""
     resumed_at: Time | None = None
     """When its timeout last began anew because of that."""
     message: Message = ""

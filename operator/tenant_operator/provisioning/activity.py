@@ -66,6 +66,7 @@ class Activity(ABC):
     compensates: ClassVar[bool] = True
     verifies: ClassVar[bool] = False
     renews: ClassVar[bool] = False
+    looks_only: ClassVar[bool] = False
 
     def reserves(self, names: Names) -> Sequence[Reservation]:
         """What the activity is about to hold: written to the ledger before `run` touches anything."""

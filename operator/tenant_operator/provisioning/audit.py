@@ -27,6 +27,8 @@ from tenant_operator.saga.facts import (
     RunReversed,
     RunStarted,
     RunTakenOver,
+    Tick,
+    TicksLost,
     TryFailed,
 )
 from tenant_operator.saga.model import Kind, Outcome, Row, RowState, Run, Saga
@@ -50,8 +52,9 @@ def audit_events(
     events = []
     for fact in facts:
         after = evolve(saga, fact, now, worker, steps)
-        for type_, data, actor in _tell(tenant, names, saga, after, fact, now):
-            events.append(audit_event(tenant, names, type_, data, actor, now=now, event_id=new_id()))
+        at = (fact.at if isinstance(fact, Tick) else None) or now
+        for type_, data, actor in _tell(tenant, names, saga, after, fact, at):
+            events.append(audit_event(tenant, names, type_, data, actor, now=at, event_id=new_id()))
         saga = after
     return events
 
@@ -97,6 +100,7 @@ def _tell(tenant: Tenant, names: Names, before: Saga, after: Saga, fact: Fact, n
             return [("tenant.provisioning.reset", {"attempt_number": before.attempt}, fact.requested_by)]
         case (
             RunTakenOver()
+            | TicksLost()
             | RunReversed()
             | RequestTaken()
             | ActivityStarted()

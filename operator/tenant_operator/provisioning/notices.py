@@ -1,7 +1,8 @@
 """What `kubectl describe` shows of a saga: a Kubernetes Event per step, and for everything a person should see."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 from tenant_operator.api.names import ActivityName
 from tenant_operator.provisioning.lifecycle import structural_cause
@@ -23,6 +24,8 @@ from tenant_operator.saga.facts import (
 )
 from tenant_operator.saga.model import Kind, Outcome, Saga
 
+_STEP_COMPLETED: Final = "StepCompleted"
+
 
 @dataclass(frozen=True, slots=True)
 class Happening:
@@ -34,8 +37,15 @@ class Happening:
 
 
 def notices(names: Names, after: Saga, facts: Sequence[Fact]) -> list[Happening]:
-    """The Events that tell of `facts`, which led to the saga `after`."""
-    return [happening for fact in facts for happening in _tell(names, after, fact)]
+    """The Events that tell of `facts`, which led to the saga `after`. Steps that are journalled together are told
+    together."""
+    told: list[Happening] = []
+    for happening in (happening for fact in facts for happening in _tell(names, after, fact)):
+        if told and happening.reason == told[-1].reason == _STEP_COMPLETED:
+            told[-1] = replace(happening, message=f"{told[-1].message}; {happening.message}")
+        else:
+            told.append(happening)
+    return told
 
 
 def _tell(names: Names, after: Saga, fact: Fact) -> list[Happening]:
@@ -54,7 +64,7 @@ def _tell(names: Names, after: Saga, fact: Fact) -> list[Happening]:
         case ActivityCompleted(activity=ActivityName.VALIDATE_REQUEST):
             return []  # the start has been told in the same second
         case ActivityCompleted():
-            return [Happening("StepCompleted", f"{fact.activity}: {fact.detail}")]
+            return [Happening(_STEP_COMPLETED, f"{fact.activity}: {fact.detail}")]
         case TryFailed():
             return [Happening("StepRetrying", f"{fact.activity}: {fact.error}", warning=True)]
         case ActivityFailed():

@@ -23,7 +23,7 @@ from tenant_operator.saga.errors import Rejected
 
 _NEW: Final = timedelta(minutes=1)
 """A Tenant that is younger has no past in which it could have served."""
-_OF_STORAGE: Final = (ActivityName.ALLOCATE_STORAGE, ActivityName.ALLOCATE_IDENTITY_STORE)
+_OF_STORAGE: Final = frozenset({ActivityName.ALLOCATE_STORAGE, ActivityName.ALLOCATE_IDENTITY_STORE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,9 @@ def _may_have_stored(tenant: Tenant) -> bool:
     run = tenant.status.run
     if run is None or run.kind is not RunKind.PROVISION:
         return True
-    return any(row.activity in _OF_STORAGE and row.state is not ActivityState.PENDING for row in tenant.status.timeline)
+    ran = (row.activity for row in tenant.status.timeline if row.state is not ActivityState.PENDING)
+    reserved = (entry.activity for entry in tenant.status.allocations)
+    return not _OF_STORAGE.isdisjoint((*ran, *reserved))
 
 
 async def _elsewhere(

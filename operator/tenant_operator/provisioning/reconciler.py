@@ -59,7 +59,6 @@ class Reconciler:
             self._known.forget(key, tenant.metadata.uid)
             self._courier.cleared(key, ())
             self._runner.forget(key)
-            self._host.forget(key)
             self._host.recollection.forget(tenant)
             return None
         except Stale:
@@ -98,7 +97,6 @@ class Reconciler:
         if again is not None:
             seconds = max(again - self._clock.elapsed(), 0.0)
             return seconds if pause is None else min(seconds, pause)
-        self._host.forget(key)
         if tenant.status.observed_generation != tenant.metadata.generation:
             tenant = await self._host.observe(tenant)
         if pause is not None:

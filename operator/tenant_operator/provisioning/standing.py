@@ -43,6 +43,20 @@ class Standing:
     hindrance: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """What an activity has deployed."""
+
+    workloads_hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Activated:
+    """How an activity has left the route of a complete tenant."""
+
+    suspended: bool
+
+
 def standing_of(status: TenantStatus) -> Standing:
     """What the status tells."""
     ready = find_condition(status.conditions, ConditionType.WORKLOADS_READY)

@@ -106,8 +106,7 @@ def _observed(conditions: Conditions, generation: int) -> Conditions:
 def _running(saga: Saga) -> Row | None:
     if saga.run is None or saga.run.finished:
         return None
-    busy = (RowState.RUNNING, RowState.COMPENSATING)
-    return next((row for row in saga.timeline if row.state in busy), None)
+    return saga.in_hand
 
 
 def _updates(

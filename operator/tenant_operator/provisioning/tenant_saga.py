@@ -8,12 +8,11 @@ from datetime import datetime
 from tenant_operator.api.conditions import ConditionType, find_condition
 from tenant_operator.api.names import ActivityName
 from tenant_operator.api.plan import Plan
-from tenant_operator.api.states import DesiredState
 from tenant_operator.api.tenant import OutboxEvent, Tenant
 from tenant_operator.provisioning.activity import Activity, Context, Ports
 from tenant_operator.provisioning.audit import audit_event, audit_events
 from tenant_operator.provisioning.courier import Courier
-from tenant_operator.provisioning.journal import decode
+from tenant_operator.provisioning.journal import decode, encode
 from tenant_operator.provisioning.known import KnownTenants, key_of
 from tenant_operator.provisioning.lifecycle import (
     contradicts_service,
@@ -31,7 +30,7 @@ from tenant_operator.provisioning.ports import Conflict, Notifier, TenantKey, Te
 from tenant_operator.provisioning.recall import recall, remains
 from tenant_operator.provisioning.recollection import Recollection
 from tenant_operator.provisioning.rules import lives_with
-from tenant_operator.provisioning.standing import Standing, contents_hash, standing_of
+from tenant_operator.provisioning.standing import Activated, Deployed, Standing, standing_of
 from tenant_operator.provisioning.status import project
 from tenant_operator.saga.activity import Done, Progress, Step, Undone
 from tenant_operator.saga.errors import Rejected, Unavailable
@@ -73,8 +72,6 @@ class TenantSaga:
         self._known = known
         self._new_id = new_id
         self.recollection = Recollection(new_id)
-        self._acted_on: dict[TenantKey, Tenant] = {}
-        self._deployed: dict[TenantKey, Plan] = {}
         self._steps: dict[Names, tuple[Plan | None, Mapping[str, Step]]] = {}
 
     def names(self, tenant: Tenant) -> Names:
@@ -159,6 +156,7 @@ class TenantSaga:
             compensates=activity.compensates,
             verifies=activity.verifies,
             renews=activity.renews,
+            looks_only=activity.looks_only,
             reserves=tuple(activity.reserves(names)),
         )
 
@@ -263,17 +261,11 @@ class TenantSaga:
     def _standing(self, record: Tenant, facts: Sequence[Fact]) -> Standing:
         """What the facts make of the tenant beside its journal."""
         standing = standing_of(record.status)
-        acted_on = self._acted_on.get(key_of(record), record)
         for fact in facts:
             match fact:
-                case ActivityCompleted(activity=ActivityName.DEPLOY_WORKLOADS):
-                    plan = self._deployed.get(key_of(record))
-                    names = self.names(record)
-                    digest = self._hash(names, plan) if plan is not None else None
-                    standing = replace(standing, workloads_hash=digest, rolling_out="")
-                case ActivityCompleted(activity=ActivityName.MARK_ACTIVE):
-                    # As it was wanted when the route was opened, or left closed.
-                    suspended = acted_on.spec.desired_state is DesiredState.SUSPENDED
+                case ActivityCompleted(output=Deployed(workloads_hash)):
+                    standing = replace(standing, workloads_hash=workloads_hash, rolling_out="")
+                case ActivityCompleted(output=Activated(suspended)):
                     standing = replace(standing, suspended=suspended)
                 case RunStarted(kind=Kind.ADOPT):
                     found = self.recollection.found(record)
@@ -285,9 +277,6 @@ class TenantSaga:
                 case _:
                     pass
         return standing
-
-    def _hash(self, names: Names, plan: Plan) -> str:
-        return contents_hash(names, plan, self._options, self._ports.storage.endpoint)
 
     async def write_standing(
         self, record: Tenant, standing: Standing, *happenings: Happening, event: str | None = None
@@ -363,12 +352,11 @@ class TenantSaga:
         self._courier.cleared(key_of(stored), stored.status.outbox)
         return stored
 
-    async def act(self, record: Tenant, activity: str, pulse: Pulse) -> Progress:
-        context = self.context(record, activity, pulse)
-        self._acted_on[key_of(record)] = record
-        if activity == ActivityName.DEPLOY_WORKLOADS and context.plan is not None:
-            self._deployed[key_of(record)] = context.plan
-        return await self._activities[activity].run(context)
+    async def act(self, record: Tenant, saga: Saga, ticks: Sequence[Fact], activity: str, pulse: Pulse) -> Progress:
+        if ticks:
+            told = {**encode(saga), "workloads_hash": self._standing(record, ticks).workloads_hash}
+            record = record.model_copy(update={"status": record.status.model_copy(update=told)})
+        return await self._activities[activity].run(self.context(record, activity, pulse))
 
     async def undo(self, record: Tenant, activity: str, pulse: Pulse) -> Undone:
         progress = await self._activities[activity].compensate(self.context(record, activity, pulse))
@@ -390,11 +378,6 @@ class TenantSaga:
             heartbeat=pulse.heartbeat,
             checkpoint=pulse.checkpoint,
         )
-
-    def forget(self, key: TenantKey) -> None:
-        """A tenant came to rest, or is gone: nothing about its run has to be remembered."""
-        self._acted_on.pop(key, None)
-        self._deployed.pop(key, None)
 
 
 class Silence:

@@ -1,5 +1,6 @@
 """What a step of a saga is: its static description, and what one try of it can answer."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -33,7 +34,8 @@ class Step:
     `timeout` spans all its tries; it begins anew with a worker that takes over, `max_takeovers` times at most. A
     best-effort step cannot fail the saga. `compensates` says whether a release has anything to undo. `verifies` says
     that its compensation looks whether anything is left: it is part of every release, whatever the journal tells.
-    `renews` says that an adoption runs it again over what is there. `reserves` is what the activity is about to hold:
+    `renews` says that an adoption runs it again over what is there. `looks_only` says that it touches nothing: it needs
+    no intent. `reserves` is what the activity is about to hold:
     it enters the ledger with the intent.
     """
 
@@ -46,14 +48,17 @@ class Step:
     compensates: bool = True
     verifies: bool = False
     renews: bool = False
+    looks_only: bool = False
     reserves: tuple[Reservation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The activity (or its compensation) has reached its goal. `detail` is a human phrase for the feed."""
+    """The activity (or its compensation) has reached its goal. `detail` is a human phrase for the feed, `output` what
+    the record has to keep of it, as frozen data of the domain."""
 
     detail: str
+    output: Hashable = None
 
 
 @dataclass(frozen=True, slots=True)

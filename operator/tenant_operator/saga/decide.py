@@ -18,7 +18,7 @@ from tenant_operator.saga.facts import (
     RunTakenOver,
     TryFailed,
 )
-from tenant_operator.saga.model import Direction, Kind, Outcome, Row, RowState, Run, Saga
+from tenant_operator.saga.model import Direction, Kind, Outcome, Reservation, Row, RowState, Run, Saga
 from tenant_operator.saga.sight import SILENCE, Moment, Sight, deadline, is_held, look
 
 _LAST_TRY: Final = timedelta(seconds=2)
@@ -189,7 +189,7 @@ def _forward(saga: Saga, steps: Mapping[str, Step], sight: Sight) -> Decision:
         step = steps[row.activity]
         match row.state:
             case RowState.PENDING:
-                return Record(ActivityStarted(row.activity, step.reserves))
+                return Record(ActivityStarted(row.activity, _intent(saga, row, steps)))
             case RowState.RUNNING:
                 due = deadline(sight, step)
                 if sight.at >= due:
@@ -203,13 +203,20 @@ def _forward(saga: Saga, steps: Mapping[str, Step], sight: Sight) -> Decision:
     return Record(RunFinished(Outcome.COMPLETED))
 
 
+def _intent(saga: Saga, row: Row, steps: Mapping[str, Step]) -> tuple[tuple[str, Reservation], ...]:
+    """What enters the ledger with the activity: all that its phase will hold, if it is the first of it."""
+    phase = [row] if saga.is_open(row.phase) else [each for each in saga.timeline if each.phase == row.phase]
+    return tuple((each.activity, reserved) for each in phase for reserved in steps[each.activity].reserves)
+
+
 def _backward(saga: Saga, run: Run, steps: Mapping[str, Step], sight: Sight) -> Decision:
     for row in reversed(saga.timeline):
         match row.state:
             case RowState.RUNNING | RowState.COMPLETED | RowState.FAILED:
                 return Record(CompensationStarted(row.activity))
-            case RowState.PENDING if any(entry.activity == row.activity for entry in saga.ledger):
-                return Record(CompensationStarted(row.activity))  # held since before a reset
+            case RowState.PENDING if row.takeovers or any(entry.activity == row.activity for entry in saga.ledger):
+                # It may have been run and not journalled, or what it holds is held since before a reset.
+                return Record(CompensationStarted(row.activity))
             case RowState.COMPENSATING:
                 if sight.at < sight.due:
                     return Wait(sight.due)

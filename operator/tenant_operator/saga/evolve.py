@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import assert_never
 
 from tenant_operator.saga.activity import Step
@@ -23,6 +24,7 @@ from tenant_operator.saga.facts import (
     RunReversed,
     RunStarted,
     RunTakenOver,
+    TicksLost,
     TryFailed,
 )
 from tenant_operator.saga.model import (
@@ -69,17 +71,20 @@ def evolve(saga: Saga, fact: Fact, now: datetime, worker: Worker, steps: Mapping
     """The saga after `fact` happened at `now` in the hands of `worker`. `steps`, in order, make a new run's rows."""
     match fact:
         case RunStarted():
-            return _started(saga, fact, now, worker, steps)
+            return _started(saga, fact, fact.at or now, worker, steps)
+        case TicksLost():
+            return _unsure(saga)
         case RunTakenOver():
-            saga = _with_run(saga, worker=worker.id, fence=worker.fence, resumed_at=now)
+            saga = _with_run(_unsure(saga), worker=worker.id, fence=worker.fence, resumed_at=now)
             row = saga.in_hand
             return saga if row is None else _with_row(saga, row.activity, lambda row: _taken_over(row, fact, now))
         case RunReversed() if saga.run is not None and saga.run.kind is Kind.ADOPT:
             return saga  # it has no way back: what it did not make is not its own to undo
         case RunReversed():
             running = next((row.activity for row in saga.timeline if row.state is RowState.RUNNING), None)
+            saga = saga if saga.run is not None and saga.run.worker == worker.id else _unsure(saga)
             return _with_run(
-                saga,
+                _unreserved(saga),
                 direction=Direction.BACKWARD,
                 reason=fact.reason,
                 requested_by=fact.requested_by,
@@ -92,17 +97,20 @@ def evolve(saga: Saga, fact: Fact, now: datetime, worker: Worker, steps: Mapping
         case RequestTaken():
             return replace(saga, last_request=fact.request)
         case ActivityStarted():
-            saga = _with_row(saga, fact.activity, lambda row: replace(row, state=RowState.RUNNING, started_at=now))
+            at = fact.at or now
+            begun = partial(replace, state=RowState.RUNNING, started_at=at, takeovers=0)
+            saga = _with_row(saga, fact.activity, begun)
             known = {entry.reservation for entry in saga.ledger}
             entries = tuple(
-                Entry(reservation, fact.activity, EntryState.ALLOCATING, now, now)
-                for reservation in fact.reserves
+                Entry(reservation, activity, EntryState.ALLOCATING, at, at)
+                for activity, reservation in fact.reserves
                 if reservation not in known
             )
-            return _beat(replace(saga, ledger=saga.ledger + entries), fact.activity, "started", None, now)
+            return _beat(replace(saga, ledger=saga.ledger + entries), fact.activity, "started", None, at)
         case ActivityCompleted():
-            saga = _with_row(saga, fact.activity, lambda row: _ended(row, RowState.COMPLETED, fact.detail, now))
-            return _with_entries(saga, fact.activity, EntryState.ALLOCATED, now)
+            at = fact.at or now
+            saga = _with_row(saga, fact.activity, lambda row: _ended(row, RowState.COMPLETED, fact.detail, at))
+            return _with_entries(saga, fact.activity, EntryState.ALLOCATED, at)
         case TryFailed():
             saga = _with_error(saga, fact.activity, fact.error, now)
             saga = _with_row(
@@ -130,7 +138,7 @@ def evolve(saga: Saga, fact: Fact, now: datetime, worker: Worker, steps: Mapping
             if fact.best_effort:
                 return saga
             return _with_run(
-                saga,
+                _unreserved(saga),
                 direction=Direction.BACKWARD,
                 reason="Failed",
                 failed_activity=fact.activity,
@@ -196,6 +204,7 @@ def _started(saga: Saga, fact: RunStarted, now: datetime, worker: Worker, steps:
     if saga.run is not None and not saga.run.finished:
         # A tenant that serves while its emails go out is complete; anything else is cut off.
         complete = saga.run.kind is Kind.PROVISION and fact.kind is Kind.RELEASE
+        saga = saga if saga.run.worker == worker.id else _unsure(saga)
         saga = _finished(saga, Outcome.COMPLETED if complete else Outcome.CANCELLED, now)
     release = fact.kind is Kind.RELEASE
     attempt = max(saga.attempt, fact.earlier) + (1 if fact.kind is Kind.PROVISION else 0)
@@ -257,7 +266,8 @@ def _release_row(saga: Saga, step: Step, *, whole: bool) -> Row:
     """A release undoes every step that may have left something: by the ledger, or by the last run's timeline. That
     nothing else is left is for the step that verifies to say."""
     held = any(entry.activity == step.activity for entry in saga.ledger)
-    ran = any(row.activity == step.activity and row.state not in _UNTOUCHED for row in saga.timeline)
+    rows = [row for row in saga.timeline if row.activity == step.activity]
+    ran = any(row.state not in _UNTOUCHED or (row.state is RowState.PENDING and row.takeovers) for row in rows)
     # After a reset there is no timeline: what is still in the ledger says that the forward run came at least so far.
     unknown = not saga.timeline and bool(saga.ledger)
     needed = held or step.verifies or (step.compensates and (whole or ran or unknown))
@@ -277,6 +287,34 @@ def _finished(saga: Saga, outcome: Outcome, now: datetime) -> Saga:
     elif outcome is Outcome.FAILED and run.failed_activity is not None:
         failures[run.failed_activity] = failures.get(run.failed_activity, 0) + 1
     return replace(saga, history=(*saga.history, past)[-KEPT_ATTEMPTS:], failures=tuple(sorted(failures.items())))
+
+
+def _unsure(saga: Saga) -> Saga:
+    """After ticks may have been lost: whatever an open phase allowed to be run may have been. On the way back there
+    are none: each compensation is journalled before it begins."""
+    if saga.run is None or saga.run.direction is Direction.BACKWARD:
+        return saga
+    return replace(
+        saga,
+        timeline=tuple(
+            replace(row, takeovers=row.takeovers + 1)
+            if row.state is RowState.PENDING and saga.is_open(row.phase)
+            else row
+            for row in saga.timeline
+        ),
+    )
+
+
+def _unreserved(saga: Saga) -> Saga:
+    """The run turns back: what its phase reserved for activities that were never run is given up."""
+    assert saga.run is not None  # noqa: S101 (only a run can turn back)
+    since = saga.run.started_at
+    untouched = {row.activity for row in saga.timeline if row.state is RowState.PENDING and not row.takeovers}
+    return replace(
+        saga,
+        # What was in the ledger before the run began is held since before a reset.
+        ledger=tuple(each for each in saga.ledger if each.activity not in untouched or each.reserved_at < since),
+    )
 
 
 def _taken_over(row: Row, fact: RunTakenOver, now: datetime) -> Row:

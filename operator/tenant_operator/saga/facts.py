@@ -1,5 +1,9 @@
-"""What can happen to a saga. Evolving the saga with a fact journals it; the audit feed tells the same facts."""
+"""What can happen to a saga. Evolving the saga with a fact journals it; the audit feed tells the same facts.
 
+Facts that may be journalled later than they happened (ticks) say when that was: `at`.
+"""
+
+from collections.abc import Hashable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -18,6 +22,7 @@ class RunStarted:
     requested_by: str | None
     earlier: int = 0
     whole: bool = False
+    at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +31,11 @@ class RunTakenOver:
     running activity has its whole time again."""
 
     fresh_clock: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class TicksLost:
+    """This worker could not journal its last ticks, and goes on from what is journalled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +69,22 @@ class RequestTaken:
 
 @dataclass(frozen=True, slots=True)
 class ActivityStarted:
-    """The intent: the activity is about to be run, and about to hold `reserves`."""
+    """The activity is about to be run. The first of a phase is the intent of the whole phase: `reserves` names what its
+    activities are about to hold, each with the activity."""
 
     activity: str
-    reserves: tuple[Reservation, ...] = ()
+    reserves: tuple[tuple[str, Reservation], ...] = ()
+    at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ActivityCompleted:
-    """The activity reached its goal."""
+    """The activity reached its goal. `output` is what the record has to keep of it."""
 
     activity: str
     detail: str
+    output: Hashable = None
+    at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +167,7 @@ class Checkpointed:
 Fact = (
     RunStarted
     | RunTakenOver
+    | TicksLost
     | RunReversed
     | RunFinished
     | HistoryReset
@@ -168,3 +183,6 @@ Fact = (
     | Pulsed
     | Checkpointed
 )
+
+Tick = RunStarted | ActivityStarted | ActivityCompleted
+"""What may be lost: a worker that goes on without it repeats what is idempotent, under an intent that is journalled."""

@@ -69,8 +69,8 @@ class Host(Protocol[R]):
         """Journal `saga`, and all that `facts` entail, in one guarded write. Raises Stale, or Unavailable (then it may
         or may not have been written)."""
 
-    async def act(self, record: R, activity: str, pulse: Pulse) -> Progress:
-        """One try of an activity."""
+    async def act(self, record: R, saga: Saga, ticks: Sequence[Fact], activity: str, pulse: Pulse) -> Progress:
+        """One try of an activity. `saga` is ahead of the journal in the record by `ticks`."""
 
     async def undo(self, record: R, activity: str, pulse: Pulse) -> Undone:
         """One try of its compensation."""

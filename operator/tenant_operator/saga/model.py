@@ -80,6 +80,7 @@ class Row:
     failed because a server that all share was away.
 
     Its clock begins at `resumed_at`, or else at `started_at`; `takeovers` counts how often other workers took it over.
+    Of a row that is Pending it says that the activity may have been run, by a worker that could not journal it.
     """
 
     activity: str
@@ -194,8 +195,13 @@ class Saga:
         """The timeline's row of an activity of the current run."""
         return next(row for row in self.timeline if row.activity == activity)
 
+    def is_open(self, phase: str) -> bool:
+        """Whether the intent of the phase is journalled."""
+        return any(row.phase == phase and row.state is not RowState.PENDING for row in self.timeline)
+
     @property
     def in_hand(self) -> Row | None:
-        """The row of the activity that is being done or undone."""
+        """The row of the activity that is being done or undone. Undoing begins with what may have come after the one
+        that was being done."""
         busy = (RowState.RUNNING, RowState.COMPENSATING)
-        return next((row for row in self.timeline if row.state in busy), None)
+        return next((row for row in reversed(self.timeline) if row.state in busy), None)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import math
 import random
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Coroutine, Hashable
 from dataclasses import replace
 from enum import Enum, auto
 from typing import Any, Final, Generic
@@ -14,7 +14,7 @@ from tenant_operator.saga.decide import Act, Rest, Undo, Wait, after_failure, co
 from tenant_operator.saga.errors import ActivityError, NotAsked, Unavailable
 from tenant_operator.saga.evolve import Worker
 from tenant_operator.saga.facts import ActivityCompleted, CompensationCompleted, Fact, RemainsFound
-from tenant_operator.saga.host import Clock, Gone, Host, JournalMoved, Pulse, R
+from tenant_operator.saga.host import Clock, Gone, Host, JournalMoved, R
 from tenant_operator.saga.session import NEWS, Session
 from tenant_operator.saga.sight import Sight
 
@@ -42,6 +42,7 @@ class Runner(Generic[R]):
         self._worker = worker
         self._clock = clock
         self._sights: dict[Hashable, Sight] = {}
+        self._behind: set[Hashable] = set()
         self._jitter = jitter or random.Random()  # noqa: S311 (spreads retries, guards nothing)
         self._stopping = False
 
@@ -58,9 +59,11 @@ class Runner(Generic[R]):
         """
         key = self._host.key(record)
         while True:
-            session = Session(self._host, record, self._worker, self._clock, self._sights.pop(key, None))
+            sight, lost_ticks = self._sights.pop(key, None), key in self._behind
+            session = Session(self._host, record, self._worker, self._clock, sight, lost_ticks=lost_ticks)
             try:
                 again = await self._carry(session, attention)
+                self._behind.discard(key)
                 return session.record, again
             except JournalMoved:
                 record = await self._host.refresh(record)
@@ -68,6 +71,8 @@ class Runner(Generic[R]):
                 session.unsee()
                 raise
             finally:
+                if session.ticks:
+                    self._behind.add(key)
                 run = session.saga.run
                 if run is not None and not run.finished:
                     self._sights[key] = session.sight
@@ -75,17 +80,22 @@ class Runner(Generic[R]):
     def forget(self, key: Hashable) -> None:
         """The record is gone."""
         self._sights.pop(key, None)
+        self._behind.discard(key)
 
     async def _carry(self, session: Session[R], attention: asyncio.Event) -> float | None:
         outcome: list[Fact] = []
         while True:
             plan = session.plan(outcome)
             if plan.facts:
-                await session.commit(plan.facts, plan.now)
+                if session.may_wait(plan):
+                    session.tick(plan)
+                else:
+                    await session.commit(plan.facts, plan.now)
                 outcome = []
                 continue
             match plan.decision:
                 case Wait(until):
+                    await session.flush()
                     session.hush()
                     await session.pulse()
                     return min(until, session.next_pulse)
@@ -99,6 +109,7 @@ class Runner(Generic[R]):
                     # An outcome counts even if the world asks for something else by now: it did happen.
                     outcome = [] if tried is None or isinstance(tried, NotYet | NotAsked) else [tried]
                 case Rest() | Act() | Undo():
+                    await session.flush()
                     return None
 
     async def _try(
@@ -106,9 +117,13 @@ class Runner(Generic[R]):
     ) -> Fact | NotYet | NotAsked | None:
         """One try of an activity or a compensation. None: it was interrupted, decide again."""
         session.hush()
-        begin: Callable[[R, str, Pulse], Coroutine[Any, Any, Undone]]
-        begin = self._host.act if isinstance(work, Act) else self._host.undo
-        task = asyncio.create_task(begin(session.record, work.activity, _Pulse(session, work.activity)))
+        pulse = _Pulse(session, work.activity)
+        begun: Coroutine[Any, Any, Undone]
+        if isinstance(work, Act):
+            begun = self._host.act(session.record, session.saga, session.ticks, work.activity, pulse)
+        else:
+            begun = self._host.undo(session.record, work.activity, pulse)
+        task = asyncio.create_task(begun)
         try:
             match await self._watch(session, work, task, attention):
                 case _Watched.OVER:
@@ -142,7 +157,7 @@ class Runner(Generic[R]):
         if isinstance(progress, Remains):
             return RemainsFound(work.activity, progress.found)
         if isinstance(work, Act):
-            return ActivityCompleted(work.activity, progress.detail)
+            return ActivityCompleted(work.activity, progress.detail, progress.output)
         return CompensationCompleted(work.activity, progress.detail)
 
     def _failed(self, session: Session[R], work: Act | Undo, error: Exception) -> Fact:
@@ -165,7 +180,7 @@ class Runner(Generic[R]):
             now = session.measure().elapsed
             due = max(session.deadline(work.activity), least)
             # What an activity says is not heard at once, but not much later than it may be told.
-            patience = min(due, max(session.next_pulse, now + pause), now + NEWS) - now
+            patience = min(due, max(min(session.next_pulse, session.next_flush), now + pause), now + NEWS) - now
             try:
                 await asyncio.wait({task, bell}, timeout=max(patience, 0.0), return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -184,6 +199,8 @@ class Runner(Generic[R]):
                 return _Watched.OVERDUE
             try:
                 await session.pulse()
+                if session.measure().elapsed >= session.next_flush:
+                    await session.flush()
                 pause = 0.0
             except Unavailable as error:  # no reason to stop what goes well: the next pulse may get through
                 _log.warning("%s: no heartbeat: %s", work.activity, error)
@@ -209,6 +226,7 @@ class Runner(Generic[R]):
             # It does not wait for a time, but for the server: told once.
             await session.commit([replace(failed, next_try_at=None)], now)
         session.say(work.activity, cause, progress)
+        await session.flush()
         recheck = now.elapsed + seconds
         latest = session.deadline(work.activity) if isinstance(work, Act) else math.inf
         # The last looks before the deadline: what they saw is what the failure will name.

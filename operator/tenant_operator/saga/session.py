@@ -4,13 +4,15 @@ import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Final, Generic
 
-from tenant_operator.saga.decide import Decision, fold, settle
+from tenant_operator.saga.decide import Act, Decision, fold, settle
 from tenant_operator.saga.errors import Unavailable
 from tenant_operator.saga.evolve import Worker, bounded
-from tenant_operator.saga.facts import Checkpointed, Fact, Pulsed
+from tenant_operator.saga.facts import Checkpointed, Fact, Pulsed, Tick, TicksLost
 from tenant_operator.saga.host import Clock, Host, JournalMoved, R, Stale
+from tenant_operator.saga.model import Run, Saga
 from tenant_operator.saga.sight import Moment, Sight, deadline, is_held, look, next_time
 
 PULSE: Final = 10.0
@@ -19,6 +21,9 @@ PULSE: Final = 10.0
 NEWS: Final = 5.0
 """What it does or waits for is journalled so many seconds after the last write at the earliest: a healthy step ends
 sooner and costs nothing."""
+
+TICK: Final = 0.5
+"""Seconds after which a tick is journalled if no other write has taken it along."""
 
 _WRITE_TRIES: Final = 5
 
@@ -33,23 +38,36 @@ class Plan:
 
 
 class Session(Generic[R]):
-    """Keeps `record` and `saga` in step with what is stored, and notices when someone else wrote to the journal."""
+    """Keeps `record` in step with what is stored, and notices when someone else wrote to the journal. `saga` is the
+    journal in it and the ticks since, which ride on the next write."""
 
-    def __init__(self, host: Host[R], record: R, worker: Worker, clock: Clock, sight: Sight | None) -> None:
-        """`sight`: what this process has seen of the run so far."""
+    def __init__(
+        self, host: Host[R], record: R, worker: Worker, clock: Clock, sight: Sight | None, *, lost_ticks: bool = False
+    ) -> None:
+        """`sight`: what this process has seen of the run so far. `lost_ticks`: it could not journal all of that."""
         self._host = host
         self._worker = worker
         self._clock = clock
         self._lock = asyncio.Lock()
         self._said: Pulsed | None = None
+        self.ticks: Sequence[Fact] = ()
+        self._ticking_since = math.inf
         self._hold(record)
+        self._lost = [TicksLost()] if lost_ticks and self._is_ours(self._journal.run) else []
         self._see(sight, self._now())
         self._confirmed = sight or self.sight
 
     def _hold(self, record: R) -> None:
         self.record = record
-        self.saga = self._host.saga(record)
+        self._journal = self._host.saga(record)
         self.steps = self._host.steps(record)
+        self.saga = self._fold(self._journal, self.ticks, self._clock.now())
+
+    def _fold(self, saga: Saga, facts: Sequence[Fact], now: datetime) -> Saga:
+        return fold(saga, facts, self.steps, now, self._worker)
+
+    def _is_ours(self, run: Run | None) -> bool:
+        return run is not None and not run.finished and run.worker == self._worker.id
 
     def _now(self) -> Moment:
         return Moment(next_time(self._clock.now(), self.saga), self._clock.elapsed())
@@ -69,35 +87,72 @@ class Session(Generic[R]):
 
     def plan(self, pending: Sequence[Fact] = ()) -> Plan:
         """What follows from the pending facts, from what is asked from outside, and from the journal."""
-        now = self.measure()
-        saga = fold(self.saga, pending, self.steps, now.wall, self._worker)
+        now, pending = self.measure(), [*self._lost, *pending]
+        saga = self._fold(self.saga, pending, now.wall)
         asked = self._host.demand(self.record, saga, held=is_held(self.saga.run, self.sight, self._worker))
-        saga = fold(saga, asked, self.steps, now.wall, self._worker)
+        saga = self._fold(saga, asked, now.wall)
         _, followed, decision = settle(saga, self.steps, self.sight, now, self._worker)
         return Plan([*pending, *asked, *followed], decision, now)
 
+    def may_wait(self, plan: Plan) -> bool:
+        """Whether the facts may ride on a later write: each of them is a tick, and what is to be done now is covered
+        by an intent that is journalled, or touches nothing."""
+        if not isinstance(plan.decision, Act) or not all(isinstance(fact, Tick) for fact in plan.facts):
+            return False
+        step, journal = self.steps[plan.decision.activity], self._journal
+        if step.looks_only:
+            return True
+        reserved = {entry.reservation for entry in journal.ledger}
+        return self._is_ours(journal.run) and journal.is_open(step.phase) and reserved.issuperset(step.reserves)
+
+    def tick(self, plan: Plan) -> None:
+        """Take note of facts that may wait."""
+        if not self.ticks:
+            self._ticking_since = plan.now.elapsed
+        ticks = (replace(fact, at=plan.now.wall) for fact in plan.facts if isinstance(fact, Tick))
+        self.ticks = (*self.ticks, *ticks)
+        self.saga = self._fold(self._journal, self.ticks, plan.now.wall)
+        self._see(self.sight, plan.now)
+
+    @property
+    def next_flush(self) -> float:
+        """When the ticks are due to be journalled (seconds, monotonic); never if there are none."""
+        return self._ticking_since + TICK
+
+    async def flush(self) -> None:
+        """Journal the ticks, if there are any."""
+        if self.ticks:
+            await self.commit([], self.measure())
+
     async def commit(self, facts: Sequence[Fact], now: Moment) -> None:
-        """Journal the facts. A record that changed elsewhere (its spec, an annotation) is read again and the same facts
-        are journalled on it; a journal that changed raises JournalMoved."""
+        """Journal the ticks and the facts. A record that changed elsewhere (its spec, an annotation) is read again and
+        the same facts are journalled on it; a journal that changed raises JournalMoved."""
         async with self._lock:
             lost = Unavailable("the journal could not be written: the record keeps changing")
             for _ in range(_WRITE_TRIES):
-                saga = fold(self.saga, facts, self.steps, now.wall, self._worker)
+                due = [*self.ticks, *facts]
+                if not due:
+                    return None  # a checkpoint that was written meanwhile took the ticks along
+                saga = self._fold(self._journal, due, now.wall)
                 try:
-                    self._hold(await self._host.write(self.record, saga, facts, now.wall))
+                    record = await self._host.write(self.record, saga, due, now.wall)
                 except (Stale, Unavailable) as error:
                     lost = error if isinstance(error, Unavailable) else lost
-                    before = self.saga
-                    self._hold(await self._host.refresh(self.record))
-                    if self.saga == saga:
-                        return self._written(now)  # the answer was lost, the write was not
-                    if self.saga != before:
+                    before = self._journal
+                    record = await self._host.refresh(self.record)
+                    journal = self._host.saga(record)
+                    if journal == saga:
+                        return self._written(record, now)  # the answer was lost, the write was not
+                    if journal != before:
                         raise JournalMoved from None
+                    self._hold(record)
                 else:
-                    return self._written(now)
+                    return self._written(record, now)
             raise lost
 
-    def _written(self, now: Moment) -> None:
+    def _written(self, record: R, now: Moment) -> None:
+        self.ticks, self._lost, self._ticking_since = (), [], math.inf
+        self._hold(record)
         self._see(self.sight, now)
         if self.saga.run is not None and self.saga.run.worker == self._worker.id:
             self.sight = replace(self.sight, heard=now.elapsed)
@@ -114,7 +169,7 @@ class Session(Generic[R]):
             newest = self._host.newest(self.record)
             if newest is self.record:
                 return
-            if self._host.saga(newest) != self.saga:
+            if self._host.saga(newest) != self._journal:
                 raise JournalMoved
             self._hold(newest)
 

@@ -10,6 +10,7 @@ from tenant_operator.provisioning.activity import Activity, Context
 from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.objects import COMPONENT, all_of, apply_all, delete_all
 from tenant_operator.provisioning.ports import ObjectRef
+from tenant_operator.provisioning.standing import Deployed, contents_hash
 from tenant_operator.saga.activity import Done, NotYet, Progress, RetryPolicy
 from tenant_operator.saga.errors import Rejected
 from tenant_operator.saga.model import Reservation
@@ -37,7 +38,8 @@ class DeployWorkloads(Activity):
         ctx.heartbeat(f"applying {len(objects)} objects", None)
         await apply_all(ctx.ports.cluster, objects)
         deployments = sum(1 for manifest in objects if manifest["kind"] == "Deployment")
-        return Done(f"{deployments} workloads of plan {ctx.plan.metadata.name} applied")
+        digest = contents_hash(ctx.names, ctx.plan, ctx.options, ctx.ports.storage.endpoint)
+        return Done(f"{deployments} workloads of plan {ctx.plan.metadata.name} applied", Deployed(digest))
 
     async def compensate(self, ctx: Context) -> Progress:
         """Delete every workload that carries the tenant's UID, whatever plan it came from."""

@@ -9,6 +9,7 @@ from tenant_operator.provisioning import claims, manifests, route
 from tenant_operator.provisioning.activity import Activity, Context
 from tenant_operator.provisioning.objects import belongs_to, is_going, namespace_ref
 from tenant_operator.provisioning.rules import refusal, tenant_limit
+from tenant_operator.provisioning.standing import Activated
 from tenant_operator.saga.activity import Done, NotYet, Progress
 from tenant_operator.saga.errors import Rejected
 
@@ -31,10 +32,10 @@ class MarkActive(Activity):
         if not await _marked(ctx, served=True):
             raise Rejected(f"namespace {ctx.names.namespace} is gone, or another tenant's")
         if ctx.tenant.spec.desired_state is DesiredState.SUSPENDED:
-            return Done(f"{ctx.names.url} is kept closed: the tenant is wanted suspended")
+            return Done(f"{ctx.names.url} is kept closed: the tenant is wanted suspended", Activated(suspended=True))
         ctx.heartbeat(f"opening {ctx.names.url}", None)
         await route.set_open(ctx.ports.cluster, ctx.names, ctx.options, ctx.plan, is_open=True)
-        return Done(f"{ctx.names.url} is open")
+        return Done(f"{ctx.names.url} is open", Activated(suspended=False))
 
     async def compensate(self, ctx: Context) -> Progress:
         """Close the route; one that is not there is closed."""

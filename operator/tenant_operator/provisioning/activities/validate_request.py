@@ -25,6 +25,7 @@ class ValidateRequest(Activity):
     timeout: ClassVar[timedelta] = timedelta(seconds=30)
     compensates: ClassVar[bool] = False
     verifies: ClassVar[bool] = True
+    looks_only: ClassVar[bool] = True
 
     async def run(self, ctx: Context) -> Progress:
         """Rejected with every violation at once; OwnershipConflict if the host is already known to be taken."""
