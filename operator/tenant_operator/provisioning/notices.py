@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final
 
 from tenant_operator.api.names import ActivityName
 from tenant_operator.provisioning.lifecycle import structural_cause
@@ -24,8 +23,6 @@ from tenant_operator.saga.facts import (
 )
 from tenant_operator.saga.model import Kind, Outcome, Saga
 
-_STEP_COMPLETED: Final = "StepCompleted"
-
 
 @dataclass(frozen=True, slots=True)
 class Happening:
@@ -41,7 +38,7 @@ def notices(names: Names, after: Saga, facts: Sequence[Fact]) -> list[Happening]
     together."""
     told: list[Happening] = []
     for happening in (happening for fact in facts for happening in _tell(names, after, fact)):
-        if told and happening.reason == told[-1].reason == _STEP_COMPLETED:
+        if told and happening.reason == told[-1].reason == "StepCompleted":
             told[-1] = replace(happening, message=f"{told[-1].message}; {happening.message}")
         else:
             told.append(happening)
@@ -64,7 +61,7 @@ def _tell(names: Names, after: Saga, fact: Fact) -> list[Happening]:
         case ActivityCompleted(activity=ActivityName.VALIDATE_REQUEST):
             return []  # the start has been told in the same second
         case ActivityCompleted():
-            return [Happening(_STEP_COMPLETED, f"{fact.activity}: {fact.detail}")]
+            return [Happening("StepCompleted", f"{fact.activity}: {fact.detail}")]
         case TryFailed():
             return [Happening("StepRetrying", f"{fact.activity}: {fact.error}", warning=True)]
         case ActivityFailed():
