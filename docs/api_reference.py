@@ -30,7 +30,7 @@ from tenant_operator.api.states import (
     TenantState,
 )
 from tenant_operator.provisioning.options import Options
-from tenant_operator.provisioning.plan import provisioning_plan
+from tenant_operator.provisioning.steps import provisioning_steps
 
 _VALUES: Final[tuple[type[Enum], ...]] = (
     DesiredState,
@@ -238,7 +238,7 @@ def _activities() -> Iterator[str]:
                 str(each.retry.max_tries),
                 prose(meanings[each.name]),
             )
-            for each in provisioning_plan(Options(), ())
+            for each in provisioning_steps(Options(), ())
         ),
     )
 

@@ -37,21 +37,15 @@ from tenant_operator.api.names import ANNOTATION_ACTION, LABEL_TENANT_UID
 from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan
 from tenant_operator.api.tenant import Tenant
+from tenant_operator.audit.courier import Courier
+from tenant_operator.catalog.platform_reconciler import PlatformReconciler, PlatformStore
+from tenant_operator.catalog.platform_watch import PlatformWatch
 from tenant_operator.needs import Needs
+from tenant_operator.ports import AuditLog, Endpoint, TenantKey, key_of
 from tenant_operator.provisioning.activity import Ports
-from tenant_operator.provisioning.courier import Courier
-from tenant_operator.provisioning.drift import DriftWatch
 from tenant_operator.provisioning.egress import database_rules
-from tenant_operator.provisioning.known import KnownTenants, key_of
-from tenant_operator.provisioning.plan import provisioning_plan
-from tenant_operator.provisioning.platform_reconciler import PlatformReconciler, PlatformStore
-from tenant_operator.provisioning.platform_watch import PlatformWatch
-from tenant_operator.provisioning.ports import AuditLog, Endpoint, TenantKey
-from tenant_operator.provisioning.reconciler import Reconciler
 from tenant_operator.provisioning.schema import load_migrations
-from tenant_operator.provisioning.standing import standing_of
-from tenant_operator.provisioning.tenant_saga import TenantSaga
-from tenant_operator.provisioning.upkeep import Upkeep
+from tenant_operator.provisioning.steps import provisioning_steps
 from tenant_operator.resync import Resync
 from tenant_operator.saga.errors import Rejected
 from tenant_operator.saga.evolve import Worker
@@ -59,6 +53,12 @@ from tenant_operator.saga.queue import WorkQueue
 from tenant_operator.saga.runner import Runner
 from tenant_operator.settings import Settings, SettingsError
 from tenant_operator.start import ToldToEnd, patiently, unless
+from tenant_operator.tenants.drift import DriftWatch
+from tenant_operator.tenants.host import TenantSaga
+from tenant_operator.tenants.known import KnownTenants
+from tenant_operator.tenants.reconciler import Reconciler
+from tenant_operator.tenants.standing import standing_of
+from tenant_operator.tenants.upkeep import Upkeep
 from tenant_operator.webhooks import serving_tls, webhook_server
 
 _log = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ class Operator:
         self._courier = Courier(audit, self._wake, now=ports.clock.now)
         options = settings.options()
         self._host = host = TenantSaga(
-            provisioning_plan(options, load_migrations()),
+            provisioning_steps(options, load_migrations()),
             ports,
             options,
             worker := Worker(id=f"{settings.worker}-{uuid4().hex[:6]}", fence=0, started_at=ports.clock.now()),

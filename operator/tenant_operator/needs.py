@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from tenant_operator.adapters.health import Need
-from tenant_operator.provisioning.ports import Reachable, Storage
+from tenant_operator.ports import Reachable, Storage
 from tenant_operator.saga.errors import ActivityError, NotAsked
 
 DATABASE: Final = "database"

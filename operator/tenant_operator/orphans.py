@@ -17,9 +17,8 @@ from tenant_operator.adapters.kubernetes.listing import list_objects
 from tenant_operator.adapters.postgres import PostgresStorage
 from tenant_operator.api.names import FIELD_MANAGER, LABEL_MANAGED_BY, LABEL_TENANT_UID
 from tenant_operator.api.tenant import Tenant
-from tenant_operator.provisioning.known import key_of
+from tenant_operator.ports import Cluster, ObjectRef, Storage, key_of
 from tenant_operator.provisioning.orphans import NAMESPACE, Finding, Thing, Verdict, compare, owner, things_of
-from tenant_operator.provisioning.ports import Cluster, ObjectRef, Storage
 from tenant_operator.saga.errors import ActivityError, Rejected, Unavailable
 from tenant_operator.settings import Settings
 

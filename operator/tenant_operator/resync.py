@@ -9,9 +9,9 @@ from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan
 from tenant_operator.api.resource import Resource
 from tenant_operator.api.tenant import Tenant
-from tenant_operator.provisioning.known import KnownTenants, key_of
-from tenant_operator.provisioning.ports import TenantStore
+from tenant_operator.ports import TenantStore, key_of
 from tenant_operator.saga.errors import ActivityError
+from tenant_operator.tenants.known import KnownTenants
 
 _log = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ from tenant_operator.adapters.kubernetes.access import SubjectAccessReviews
 from tenant_operator.adapters.kubernetes.client import KubernetesClient
 from tenant_operator.adapters.kubernetes.offers import KubernetesOffers
 from tenant_operator.adapters.serving_tls import Clients, ServingTls
-from tenant_operator.admission import Webhooks
+from tenant_operator.admission.judge import Admission
+from tenant_operator.admission.reviews import Webhooks
+from tenant_operator.ports import Directory, TenantStore
 from tenant_operator.provisioning.activity import Ports
-from tenant_operator.provisioning.admission import Admission
-from tenant_operator.provisioning.ports import Directory, TenantStore
 from tenant_operator.settings import Settings
 
 

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from tenant_operator.adapters.postgres import PostgresStorage
-from tenant_operator.provisioning.ports import Migration
+from tenant_operator.ports import Migration
 from tenant_operator.provisioning.schema import load_migrations
 from tenant_operator.saga.errors import ActivityError, Rejected
 from tests.attacks.traps import traps

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from tenant_operator.adapters.http_mail import HttpMailer
 from tenant_operator.adapters.smtp import SmtpMailer
-from tenant_operator.provisioning.ports import Mail
+from tenant_operator.ports import Mail
 from tenant_operator.saga.errors import ActivityError, Outage, Rejected, Unavailable
 from tests.contract.loopback import HttpServer, own_authority
 from tests.fakes.mailer import FakeMailer

@@ -11,7 +11,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from tenant_operator.adapters.postgres import PostgresStorage
-from tenant_operator.provisioning.ports import Storage
+from tenant_operator.ports import Storage
 from tests.fakes.storage import FakeStorage
 
 COMMENT = "intelliauth.io/tenant-uid="

@@ -10,7 +10,7 @@ from devcluster import Environment
 from tenant_operator.adapters.kubernetes.access import SubjectAccessReviews, own_name
 from tenant_operator.adapters.kubernetes.client import Connection, KubernetesClient
 from tenant_operator.api.names import GROUP
-from tenant_operator.provisioning.ports import AccessReview, Caller
+from tenant_operator.ports import AccessReview, Caller
 from tests.contract.waiting import until
 from tests.fakes.access import FakeAccess
 

@@ -20,7 +20,7 @@ from ulid import ULID
 
 from tenant_operator.adapters.jsonl_audit import JsonLinesAudit
 from tenant_operator.api.tenant import OutboxEvent
-from tenant_operator.provisioning.ports import AuditLog
+from tenant_operator.ports import AuditLog
 from tenant_operator.saga.errors import Unavailable
 from tests.fakes.audit import FakeAudit
 

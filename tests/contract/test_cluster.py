@@ -11,7 +11,7 @@ from devcluster import Environment
 from tenant_operator.adapters.clock import SystemClock
 from tenant_operator.adapters.kubernetes.client import Connection, KubernetesClient
 from tenant_operator.adapters.kubernetes.cluster import KubernetesCluster
-from tenant_operator.provisioning.ports import Cluster, Manifest, ObjectRef
+from tenant_operator.ports import Cluster, Manifest, ObjectRef
 from tenant_operator.saga.errors import Rejected, Unavailable
 from tests.contract.waiting import until
 from tests.fakes.cluster import FakeCluster, stuck

@@ -17,7 +17,7 @@ from tenant_operator.adapters.kubernetes.cluster import KubernetesCluster
 from tenant_operator.adapters.kubernetes.store import KubernetesTenantStore
 from tenant_operator.api.meta import ObjectMeta
 from tenant_operator.api.tenant import Admin, Tenant, TenantSpec
-from tenant_operator.provisioning.ports import Manifest, ObjectRef, TenantKey
+from tenant_operator.ports import Manifest, ObjectRef, TenantKey
 from tenant_operator.saga.errors import Outage, Rejected, Unavailable
 from tests.contract.loopback import HttpServer, http_server, listening, unused_port
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import httpx
 import pytest
 
-from tenant_operator.provisioning.ports import Mailer
+from tenant_operator.ports import Mailer
 from tenant_operator.saga.errors import Outage, Rejected, Unavailable
 from tests.contract.loopback import HttpServer, http_server, unused_port
 from tests.contract.mail_receivers import (

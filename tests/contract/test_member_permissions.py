@@ -21,8 +21,8 @@ from tenant_operator.api.conditions import ConditionType, find_condition
 from tenant_operator.api.names import API_VERSION
 from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan
+from tenant_operator.catalog.platform_reconciler import RESYNC_SECONDS, PlatformKey, PlatformReconciler
 from tenant_operator.provisioning.options import Options
-from tenant_operator.provisioning.platform_reconciler import RESYNC_SECONDS, PlatformKey, PlatformReconciler
 
 RBAC = "rbac.authorization.k8s.io"
 ROLES = installed("ClusterRole")

@@ -18,7 +18,7 @@ from tenant_operator.adapters.kubernetes.store import KubernetesTenantStore
 from tenant_operator.api.meta import ObjectMeta
 from tenant_operator.api.names import API_VERSION
 from tenant_operator.api.tenant import Admin, Tenant, TenantSpec
-from tenant_operator.provisioning.ports import TenantKey
+from tenant_operator.ports import TenantKey
 from tests.contract.loopback import http_server, unused_port
 
 

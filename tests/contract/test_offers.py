@@ -11,7 +11,7 @@ from tenant_operator.adapters.kubernetes.client import Connection, KubernetesCli
 from tenant_operator.adapters.kubernetes.offers import KubernetesOffers
 from tenant_operator.api.names import API_VERSION
 from tenant_operator.api.organization import Organization
-from tenant_operator.provisioning.ports import Offers
+from tenant_operator.ports import Offers
 from tests.fakes.catalog import FakeOffers
 
 

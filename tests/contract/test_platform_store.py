@@ -15,9 +15,9 @@ from tenant_operator.adapters.kubernetes.platform_store import KubernetesPlatfor
 from tenant_operator.api.names import API_VERSION
 from tenant_operator.api.organization import MemberRole, Organization
 from tenant_operator.api.plan import Plan
-from tenant_operator.provisioning.platform_reconciler import PlatformStore
-from tenant_operator.provisioning.ports import Cluster, Conflict, ObjectRef
-from tenant_operator.provisioning.roles import RBAC_VERSION, in_step, role_bindings
+from tenant_operator.catalog.platform_reconciler import PlatformStore
+from tenant_operator.catalog.roles import RBAC_VERSION, in_step, role_bindings
+from tenant_operator.ports import Cluster, Conflict, ObjectRef
 from tests.fakes.cluster import FakeCluster
 from tests.fakes.platform_store import FakePlatformStore
 

@@ -7,7 +7,7 @@ from typing import Protocol
 import pytest
 
 from tenant_operator.adapters.http_probe import HttpProber, probing_client
-from tenant_operator.provisioning.ports import Prober
+from tenant_operator.ports import Prober
 from tenant_operator.saga.errors import Rejected, Unavailable
 from tests.contract.loopback import HttpServer, http_server, own_authority, unused_port
 from tests.fakes.prober import FakeProber

@@ -10,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from tenant_operator.adapters.jsonl_audit import JsonLinesAudit
-from tenant_operator.provisioning.ports import Reachable
+from tenant_operator.ports import Reachable
 from tenant_operator.saga.errors import Rejected, Unavailable
 from tests.contract.loopback import http_server, listening, unused_port
 from tests.contract.mail_receivers import SecureSmtp, http_mailer, secure_smtp_servers, smtp_mailer, smtp_server

@@ -10,7 +10,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from devcluster import ports
 from tenant_operator.adapters.postgres import PostgresStorage
 from tenant_operator.adapters.postgres_connections import failure
-from tenant_operator.provisioning.ports import Endpoint
+from tenant_operator.ports import Endpoint
 from tenant_operator.saga.errors import Outage, Rejected, Unavailable
 from tests.contract.postgres_fixture import postgres_dsn  # noqa: F401 (a fixture)
 from tests.contract.relay import Relay, relay

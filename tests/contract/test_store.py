@@ -14,7 +14,7 @@ from tenant_operator.adapters.kubernetes.store import KubernetesTenantStore
 from tenant_operator.api.names import ANNOTATION_ACTION, ANNOTATION_REQUESTED_BY, API_VERSION, FINALIZER
 from tenant_operator.api.states import DesiredState, TenantState
 from tenant_operator.api.tenant import Tenant
-from tenant_operator.provisioning.ports import Conflict, TenantKey, TenantStore, WriteRefused
+from tenant_operator.ports import Conflict, TenantKey, TenantStore, WriteRefused
 from tests.fakes.store import ANNOTATION_BYTES, FakeTenantStore
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from tenant_operator import app
 from tenant_operator.__main__ import main
 from tenant_operator.api.names import ActivityName
+from tenant_operator.ports import Migration
 from tenant_operator.provisioning.activity import Activity, Context
 from tenant_operator.provisioning.options import Options
-from tenant_operator.provisioning.plan import provisioning_plan
-from tenant_operator.provisioning.ports import Migration
+from tenant_operator.provisioning.steps import provisioning_steps
 from tenant_operator.saga.activity import Done, NotYet, Progress, Undone
 from tenant_operator.saga.errors import Rejected
 from tests.stand_in import StandIn
@@ -45,9 +45,9 @@ class Gated(StandIn):
 
 def gated_plan(options: Options, migrations: Sequence[Migration]) -> tuple[Activity, ...]:
     """The plan of provisioning, each activity behind the gate."""
-    return tuple(Gated(each) for each in provisioning_plan(options, migrations))
+    return tuple(Gated(each) for each in provisioning_steps(options, migrations))
 
 
 if __name__ == "__main__":
-    app.provisioning_plan = gated_plan  # type: ignore[attr-defined]
+    app.provisioning_steps = gated_plan  # type: ignore[attr-defined]
     main()

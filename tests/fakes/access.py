@@ -1,6 +1,6 @@
 """Who may do what, without an API server."""
 
-from tenant_operator.provisioning.ports import Caller
+from tenant_operator.ports import Caller
 from tenant_operator.saga.errors import ActivityError
 
 

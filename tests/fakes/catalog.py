@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan
 from tenant_operator.api.tenant import Tenant
-from tenant_operator.provisioning.ports import TenantKey
+from tenant_operator.ports import TenantKey
 from tests.fakes.store import FakeTenantStore
 
 

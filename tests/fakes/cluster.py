@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from tenant_operator.adapters.kubernetes.resources import ref_of, resource
-from tenant_operator.provisioning.ports import Clock, Manifest, ObjectRef
+from tenant_operator.ports import Clock, Manifest, ObjectRef
 from tenant_operator.saga.errors import Rejected, Unavailable
 from tests.fakes.hooks import Hook, nothing_happens
 from tests.fakes.jsondata import copied

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from tenant_operator.provisioning.ports import Mail
+from tenant_operator.ports import Mail
 from tenant_operator.saga.errors import Rejected
 from tests.fakes.hooks import Hook, nothing_happens
 

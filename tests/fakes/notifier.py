@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tenant_operator.api.tenant import Tenant
-from tenant_operator.provisioning.ports import Notice, TenantKey
+from tenant_operator.ports import Notice, TenantKey
 
 
 @dataclass(frozen=True, slots=True)

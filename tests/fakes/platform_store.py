@@ -7,9 +7,9 @@ from typing import Any
 from tenant_operator.api.names import API_VERSION
 from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan
-from tenant_operator.provisioning.platform_reconciler import PlatformResource
-from tenant_operator.provisioning.ports import Conflict, Manifest
-from tenant_operator.provisioning.roles import labels
+from tenant_operator.catalog.platform_reconciler import PlatformResource
+from tenant_operator.catalog.roles import labels
+from tenant_operator.ports import Conflict, Manifest
 from tests.fakes.cluster import FakeCluster
 from tests.fakes.hooks import Hook, nothing_happens
 from tests.fakes.jsondata import copied

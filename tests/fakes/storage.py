@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
 
-from tenant_operator.provisioning.ports import Endpoint, Migration, StoredItem
+from tenant_operator.ports import Endpoint, Migration, StoredItem
 from tenant_operator.saga.errors import OwnershipConflict, Rejected, Unavailable
 from tests.fakes.hooks import Hook, nothing_happens
 

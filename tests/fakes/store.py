@@ -6,7 +6,7 @@ from uuid import UUID
 
 from tenant_operator.api.names import API_VERSION, FINALIZER, GROUP
 from tenant_operator.api.tenant import Tenant
-from tenant_operator.provisioning.ports import Clock, Conflict, TenantKey, WriteRefused
+from tenant_operator.ports import Clock, Conflict, TenantKey, WriteRefused
 from tests.fakes.hooks import Hook, nothing_happens
 from tests.fakes.jsondata import copied
 

@@ -11,10 +11,10 @@ import yaml
 
 from tenant_operator.api.egress import EgressPeer, EgressPort, EgressRule, IpBlock
 from tenant_operator.api.plan import Plan, Readiness
+from tenant_operator.ports import Endpoint, Manifest
 from tenant_operator.provisioning import manifests, route
 from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.options import Options, RouteKind
-from tenant_operator.provisioning.ports import Endpoint, Manifest
 
 GOLDEN = Path(__file__).parent / "manifests"
 SAMPLES = Path(__file__).parents[2] / "manifests" / "samples" / "plans.yaml"

@@ -6,7 +6,7 @@ import pytest
 
 from devcluster.platform import installed
 from tenant_operator.api.organization import MemberRole
-from tenant_operator.provisioning.roles import cluster_role
+from tenant_operator.catalog.roles import cluster_role
 
 ROLES = {each["metadata"]["name"]: each for each in installed("ClusterRole")}
 LOOK = {"get", "list", "watch"}

@@ -10,7 +10,7 @@ from tenant_operator.api.conditions import Conditions, ConditionType, Reason, fi
 from tenant_operator.api.meta import Condition
 from tenant_operator.api.states import TenantState
 from tenant_operator.api.tenant import Tenant
-from tenant_operator.provisioning.backlog import BACKPRESSURE
+from tenant_operator.audit.backlog import BACKPRESSURE
 from tenant_operator.saga.errors import Unavailable
 from tests.simulation.test_upkeep import active
 from tests.simulation.virtual_time import run

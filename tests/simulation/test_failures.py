@@ -9,7 +9,7 @@ from tenant_operator.api.names import ActivityName
 from tenant_operator.api.states import TenantState
 from tenant_operator.provisioning.activity import Activity, Context
 from tenant_operator.provisioning.options import Options
-from tenant_operator.provisioning.plan import provisioning_plan
+from tenant_operator.provisioning.steps import provisioning_steps
 from tenant_operator.saga.activity import Progress
 from tenant_operator.saga.errors import Outage, Rejected, Unavailable
 from tests.simulation.virtual_time import run
@@ -62,7 +62,7 @@ def told(activity: ActivityName, fault: str) -> World:
     async def story() -> World:
         world = World()
         plan = [
-            Faulty(each, fault) if each.name == activity else each for each in provisioning_plan(Options(), MIGRATIONS)
+            Faulty(each, fault) if each.name == activity else each for each in provisioning_steps(Options(), MIGRATIONS)
         ]
         life = Life(world, plan)
         world.store.apply(TENANT)

@@ -11,7 +11,6 @@ import pytest
 
 from tenant_operator.api.states import TenantState
 from tenant_operator.api.tenant import OutboxEvent, Tenant
-from tenant_operator.provisioning import audit, tenant_saga
 from tenant_operator.provisioning.naming import Names
 from tenant_operator.saga import decide, evolve
 from tenant_operator.saga.activity import Step
@@ -20,6 +19,8 @@ from tenant_operator.saga.facts import ActivityCompleted, ActivityStarted, Fact,
 from tenant_operator.saga.model import Entry, EntryState, RowState, Saga
 from tenant_operator.saga.session import Plan as SessionPlan
 from tenant_operator.saga.session import Session
+from tenant_operator.tenants import feed as audit
+from tenant_operator.tenants import host as tenant_saga
 from tests.fakes.cluster import healthy, stuck
 from tests.simulation.virtual_time import run
 from tests.simulation.world import KEY, TENANT, World, broken_promises, survive

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from tenant_operator.api.states import TenantState
-from tenant_operator.provisioning.ports import WriteRefused
+from tenant_operator.ports import WriteRefused
 from tests.simulation.virtual_time import run
 from tests.simulation.world import KEY, TENANT, Life, World, broken_promises
 

@@ -9,7 +9,7 @@ from tenant_operator.api.names import ActivityName
 from tenant_operator.api.states import TenantState
 from tenant_operator.provisioning.activity import Activity, Context
 from tenant_operator.provisioning.options import Options
-from tenant_operator.provisioning.plan import provisioning_plan
+from tenant_operator.provisioning.steps import provisioning_steps
 from tenant_operator.saga.activity import Progress, Undone
 from tenant_operator.saga.errors import Rejected
 from tests.simulation.virtual_time import run
@@ -102,7 +102,7 @@ class Failing(StandIn):
         raise Rejected("no")
 
 
-PLAN = provisioning_plan(Options(), MIGRATIONS)
+PLAN = provisioning_steps(Options(), MIGRATIONS)
 
 
 def plan_with(activity: str, wrap: Callable[[Activity], Activity], plan: Sequence[Activity] = PLAN) -> list[Activity]:

@@ -12,15 +12,16 @@ from tenant_operator.api.conditions import ConditionType, find_condition
 from tenant_operator.api.names import LABEL_TENANT_UID, Action
 from tenant_operator.api.states import RunKind, TenantState
 from tenant_operator.api.tenant import Tenant
-from tenant_operator.provisioning import claims, tenant_saga
+from tenant_operator.ports import Manifest
+from tenant_operator.provisioning import claims
 from tenant_operator.provisioning.activities import validate_request
 from tenant_operator.provisioning.activity import Context
 from tenant_operator.provisioning.claims import marked
-from tenant_operator.provisioning.lifecycle import is_unwanted
-from tenant_operator.provisioning.ports import Manifest
 from tenant_operator.provisioning.recall import Recalled
-from tenant_operator.provisioning.standing import SERVING
 from tenant_operator.saga.errors import Rejected, Unavailable
+from tenant_operator.tenants import host as tenant_saga
+from tenant_operator.tenants.lifecycle import is_unwanted
+from tenant_operator.tenants.standing import SERVING
 from tests.fakes.cluster import healthy, stuck
 from tests.simulation.virtual_time import run
 from tests.simulation.world import KEY, ORGANIZATION, TENANT, Fault, Life, World, no_fault, survive

@@ -17,25 +17,25 @@ from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan, Workload
 from tenant_operator.api.states import TenantState
 from tenant_operator.api.tenant import OutboxEvent, Tenant
+from tenant_operator.audit.courier import Courier
+from tenant_operator.ports import ObjectRef, TenantKey
 from tenant_operator.provisioning.activity import Activity, Context, Ports
-from tenant_operator.provisioning.courier import Courier
-from tenant_operator.provisioning.journal import decode
-from tenant_operator.provisioning.known import KnownTenants
 from tenant_operator.provisioning.objects import ref_of
 from tenant_operator.provisioning.options import Options
-from tenant_operator.provisioning.plan import provisioning_plan
-from tenant_operator.provisioning.ports import ObjectRef, TenantKey
-from tenant_operator.provisioning.reconciler import Reconciler
 from tenant_operator.provisioning.schema import load_migrations
-from tenant_operator.provisioning.standing import SERVING
-from tenant_operator.provisioning.tenant_saga import TenantSaga
-from tenant_operator.provisioning.upkeep import Upkeep
+from tenant_operator.provisioning.steps import provisioning_steps
 from tenant_operator.saga.activity import Progress, Undone
 from tenant_operator.saga.errors import Outage
 from tenant_operator.saga.evolve import Worker
 from tenant_operator.saga.model import RowState
 from tenant_operator.saga.queue import WorkQueue
 from tenant_operator.saga.runner import Runner
+from tenant_operator.tenants.host import TenantSaga
+from tenant_operator.tenants.journal import decode
+from tenant_operator.tenants.known import KnownTenants
+from tenant_operator.tenants.reconciler import Reconciler
+from tenant_operator.tenants.standing import SERVING
+from tenant_operator.tenants.upkeep import Upkeep
 from tests.fakes.audit import FakeAudit
 from tests.fakes.catalog import FakeCatalog
 from tests.fakes.cluster import FakeCluster
@@ -272,7 +272,7 @@ class Life:
         ports = Ports(world.cluster, world.storage, mailer, world.prober, world.catalog, world.store, clock)
         self.courier = Courier(world.audit, self._wake, now=clock.now)
         host = TenantSaga(
-            [Watched(each) for each in (plan if plan is not None else provisioning_plan(options, MIGRATIONS))],
+            [Watched(each) for each in (plan if plan is not None else provisioning_steps(options, MIGRATIONS))],
             ports,
             options,
             worker,

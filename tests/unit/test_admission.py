@@ -11,7 +11,9 @@ import jsonpatch
 import pytest
 
 from devcluster.platform import installed
-from tenant_operator.admission import CHECK_TENANT, STAMP_TENANT, Webhooks
+from tenant_operator.admission.judge import Admission
+from tenant_operator.admission.reviews import CHECK_TENANT, STAMP_TENANT, Webhooks
+from tenant_operator.admission.rules import CONFLICT, FORBIDDEN, INVALID, Verb
 from tenant_operator.api.names import (
     ANNOTATION_ACTION,
     ANNOTATION_RECORD,
@@ -27,10 +29,8 @@ from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan
 from tenant_operator.api.states import TenantState
 from tenant_operator.api.tenant import Tenant
-from tenant_operator.provisioning.admission import Admission
-from tenant_operator.provisioning.admission_rules import CONFLICT, FORBIDDEN, INVALID, Verb
+from tenant_operator.ports import AccessReview, Caller, TenantKey
 from tenant_operator.provisioning.options import Options
-from tenant_operator.provisioning.ports import AccessReview, Caller, TenantKey
 from tenant_operator.saga.errors import Unavailable
 from tenant_operator.settings import WEBHOOK_TOKEN_PLACEHOLDER, SettingsError, load
 from tests.fakes.access import FakeAccess

@@ -8,11 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tenant_operator.api.meta import OwnerReference
-from tenant_operator.api.names import ANNOTATION_ACTION, ANNOTATION_REQUEST, ANNOTATION_REQUESTED_BY, FINALIZER
-from tenant_operator.api.states import DesiredState, TenantState
-from tenant_operator.api.tenant import Tenant
-from tenant_operator.provisioning.admission_rules import (
+from tenant_operator.admission.rules import (
     CONFLICT,
     INVALID,
     Refusal,
@@ -31,7 +27,11 @@ from tenant_operator.provisioning.admission_rules import (
     stamps,
     users_of_plan,
 )
-from tenant_operator.provisioning.ports import Caller
+from tenant_operator.api.meta import OwnerReference
+from tenant_operator.api.names import ANNOTATION_ACTION, ANNOTATION_REQUEST, ANNOTATION_REQUESTED_BY, FINALIZER
+from tenant_operator.api.states import DesiredState, TenantState
+from tenant_operator.api.tenant import Tenant
+from tenant_operator.ports import Caller
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 HELD = [

@@ -8,17 +8,17 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from tenant_operator.admission.rules import ask_of, check_action, check_edit
 from tenant_operator.api.names import ANNOTATION_ACTION, Action
 from tenant_operator.api.states import DesiredState, TenantState
 from tenant_operator.api.tenant import Tenant
-from tenant_operator.provisioning.admission_rules import ask_of, check_action, check_edit
-from tenant_operator.provisioning.journal import decode
-from tenant_operator.provisioning.lifecycle import demand, take_request
-from tenant_operator.provisioning.standing import Standing
-from tenant_operator.provisioning.status import project
 from tenant_operator.saga.facts import Fact, RequestTaken, RunStarted
 from tenant_operator.saga.model import Saga
 from tenant_operator.saga.sight import last_sign_of_life, seems_held
+from tenant_operator.tenants.journal import decode
+from tenant_operator.tenants.lifecycle import demand, take_request
+from tenant_operator.tenants.standing import Standing
+from tenant_operator.tenants.status import project
 from tests.unit.argocd import ACTIONS, DISCOVERY
 from tests.unit.lua import Sandbox
 from tests.unit.saga_interpreter import START, Interpreter, interpreters

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import yaml
 
+from tenant_operator.admission.rules import ask_of
 from tenant_operator.api.conditions import Reason
 from tenant_operator.api.states import DesiredState
 from tenant_operator.api.tenant import Tenant
-from tenant_operator.provisioning.admission_rules import ask_of
 from tenant_operator.provisioning.findings import Finding
 from tests.unit.argocd import ACTIONS, ARGOCD, CUSTOMIZATIONS, DISCOVERY, HEALTH, documents
 from tests.unit.lua import Sandbox

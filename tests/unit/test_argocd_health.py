@@ -8,7 +8,7 @@ import pytest
 from tenant_operator.api.conditions import ConditionType, Reason
 from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan
-from tenant_operator.provisioning import organizations, plans
+from tenant_operator.catalog import organizations, plans
 from tenant_operator.provisioning.findings import Finding
 from tests.unit.argocd import HEALTH
 from tests.unit.lua import Sandbox

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tenant_operator.adapters.circuit import LONGEST_PAUSE, Circuit, SparingMailer
-from tenant_operator.provisioning.ports import Mail
+from tenant_operator.ports import Mail
 from tenant_operator.saga.errors import NotAsked, Outage, Rejected, Unavailable
 from tests.fakes.mailer import FakeMailer
 from tests.simulation.virtual_time import VirtualClock, run

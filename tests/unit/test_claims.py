@@ -7,9 +7,9 @@ import pytest
 
 from tenant_operator.api.names import ANNOTATION_ATTEMPT, ANNOTATION_RECORD, ANNOTATION_SERVED, LABEL_MANAGED_BY
 from tenant_operator.api.tenant import TenantStatus
+from tenant_operator.ports import Manifest
 from tenant_operator.provisioning.claims import claim_of, is_own, marked, says
 from tenant_operator.provisioning.manifests import claim
-from tenant_operator.provisioning.ports import Manifest
 from tests.unit.saga_tenant import NAMES, UID, tenant
 
 FORMER = "7f0c8c2e-0000-4000-8000-00000000beef"

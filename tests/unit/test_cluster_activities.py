@@ -9,6 +9,7 @@ from tenant_operator.api.meta import ObjectMeta
 from tenant_operator.api.names import ActivityName
 from tenant_operator.api.organization import Organization
 from tenant_operator.api.tenant import Tenant
+from tenant_operator.ports import Manifest
 from tenant_operator.provisioning.activities.allocate_namespace import AllocateNamespace
 from tenant_operator.provisioning.activities.allocate_traffic_boundary import AllocateTrafficBoundary
 from tenant_operator.provisioning.activities.deploy_workloads import DeployWorkloads
@@ -18,8 +19,7 @@ from tenant_operator.provisioning.activities.wait_ready import WaitReady
 from tenant_operator.provisioning.activity import Activity
 from tenant_operator.provisioning.objects import all_of, namespace_ref
 from tenant_operator.provisioning.options import Options, RouteKind
-from tenant_operator.provisioning.plan import provisioning_plan
-from tenant_operator.provisioning.ports import Manifest
+from tenant_operator.provisioning.steps import provisioning_steps
 from tenant_operator.saga.activity import Done, NotYet
 from tenant_operator.saga.errors import OwnershipConflict, Rejected, Unavailable
 from tenant_operator.saga.model import Reservation
@@ -56,14 +56,14 @@ async def bounded() -> World:
 
 
 def test_the_plan_is_the_list_of_activities() -> None:
-    assert [activity.name for activity in provisioning_plan(Options(), ())] == list(ActivityName)
+    assert [activity.name for activity in provisioning_steps(Options(), ())] == list(ActivityName)
 
 
 @pytest.mark.parametrize("kind", RouteKind)
 def test_what_the_plan_reserves_is_named_once(kind: RouteKind) -> None:
     names = World().context().names
 
-    rows = [row for activity in provisioning_plan(Options(route_kind=kind), ()) for row in activity.reserves(names)]
+    rows = [row for activity in provisioning_steps(Options(route_kind=kind), ()) for row in activity.reserves(names)]
 
     assert len(rows) == len(set(rows))
     assert Reservation("Namespace", NAMESPACE) in rows

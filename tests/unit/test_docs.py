@@ -21,9 +21,7 @@ from tenant_operator.api.resource import Definition, Resource
 ROOT = Path(__file__).parents[2]
 REFERENCE = PAGES["reference.md"]()
 ALL_PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-TELLERS = [
-    ROOT / "operator/tenant_operator/provisioning" / name for name in ("notices.py", "reconciler.py", "upkeep.py")
-]
+TELLERS = [ROOT / "operator/tenant_operator/tenants" / name for name in ("notices.py", "reconciler.py", "upkeep.py")]
 
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _CODE = re.compile(r"`[^`\n]*`")

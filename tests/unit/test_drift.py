@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tenant_operator.provisioning.drift import DriftWatch
+from tenant_operator.tenants.drift import DriftWatch
 
 
 def child(generation: int, *hands: tuple[str, str], subresource: str = "") -> dict[str, Any]:

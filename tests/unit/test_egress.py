@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 
 from tenant_operator.api.egress import EgressRule
 from tenant_operator.api.plan import Plan
-from tenant_operator.provisioning import manifests, plans
+from tenant_operator.catalog import plans
+from tenant_operator.ports import Endpoint
+from tenant_operator.provisioning import manifests
+from tenant_operator.provisioning.contents import contents_hash
 from tenant_operator.provisioning.egress import as_manifest, database_rules, egress_rules, network
 from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.options import PRIVATE_NETWORKS, Options
-from tenant_operator.provisioning.ports import Endpoint
-from tenant_operator.provisioning.standing import contents_hash
 from tenant_operator.saga.errors import Rejected
 from tests.unit.cluster_world import a_plan
 

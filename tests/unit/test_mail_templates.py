@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tenant_operator.ports import Mail
 from tenant_operator.provisioning.mail import Email, Facts, Templates
-from tenant_operator.provisioning.ports import Mail
 from tenant_operator.saga.errors import Rejected
 
 FACTS = Facts(

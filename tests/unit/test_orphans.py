@@ -7,10 +7,10 @@ import pytest
 from tenant_operator.api.states import AllocationState
 from tenant_operator.api.tenant import Allocation, Tenant, TenantStatus
 from tenant_operator.orphans import as_json, chosen, table
+from tenant_operator.ports import StoredItem
 from tenant_operator.provisioning.claims import marked
 from tenant_operator.provisioning.manifests import claim
 from tenant_operator.provisioning.orphans import Finding, Thing, Verdict, compare, owner, things_of
-from tenant_operator.provisioning.ports import StoredItem
 from tenant_operator.saga.errors import Rejected
 from tests.unit.saga_tenant import NAMES, UID, tenant
 

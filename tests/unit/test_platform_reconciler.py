@@ -9,15 +9,10 @@ from tenant_operator.adapters.kubernetes.catalog import WatchedCatalog
 from tenant_operator.api.conditions import ConditionType, find_condition
 from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan
+from tenant_operator.catalog.platform_reconciler import RECHECK_SECONDS, RESYNC_SECONDS, PlatformKey, PlatformReconciler
+from tenant_operator.catalog.roles import RBAC_VERSION, role_bindings
+from tenant_operator.ports import Manifest, ObjectRef
 from tenant_operator.provisioning.options import Options
-from tenant_operator.provisioning.platform_reconciler import (
-    RECHECK_SECONDS,
-    RESYNC_SECONDS,
-    PlatformKey,
-    PlatformReconciler,
-)
-from tenant_operator.provisioning.ports import Manifest, ObjectRef
-from tenant_operator.provisioning.roles import RBAC_VERSION, role_bindings
 from tenant_operator.saga.errors import Rejected, Unavailable
 from tests.fakes.cluster import FakeCluster
 from tests.fakes.platform_store import FakePlatformStore

@@ -14,7 +14,7 @@ from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan
 from tenant_operator.api.states import TenantState
 from tenant_operator.api.tenant import Tenant
-from tenant_operator.provisioning import organizations, plans
+from tenant_operator.catalog import organizations, plans
 from tenant_operator.provisioning.findings import Finding, judged
 from tenant_operator.provisioning.options import Options, RouteKind
 

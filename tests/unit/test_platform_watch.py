@@ -13,8 +13,8 @@ from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan
 from tenant_operator.api.states import TenantState
 from tenant_operator.api.tenant import Tenant
-from tenant_operator.provisioning.platform_reconciler import PlatformKey
-from tenant_operator.provisioning.platform_watch import COALESCING_SECONDS, DRIFT_SECONDS, PlatformWatch, counted_by
+from tenant_operator.catalog.platform_reconciler import PlatformKey
+from tenant_operator.catalog.platform_watch import COALESCING_SECONDS, DRIFT_SECONDS, PlatformWatch, counted_by
 from tests.simulation.virtual_time import run
 
 ACME = PlatformKey(Organization, "acme")

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tenant_operator.provisioning.ports import Manifest
+from tenant_operator.ports import Manifest
 from tenant_operator.provisioning.readiness import cause, progress, rollout, rollouts
 
 

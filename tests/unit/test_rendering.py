@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from jinja2 import DictLoader
 
 from tenant_operator.api.plan import Plan, Readiness
-from tenant_operator.provisioning import manifests, plans, rendering
+from tenant_operator.catalog import plans
+from tenant_operator.ports import Manifest
+from tenant_operator.provisioning import manifests, rendering
 from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.options import Options
-from tenant_operator.provisioning.ports import Manifest
 from tenant_operator.provisioning.rendering import Templates, render_value, yaml_flow
 from tenant_operator.saga.errors import Rejected
 

@@ -8,10 +8,10 @@ import pytest
 from tenant_operator.adapters.clock import SystemClock
 from tenant_operator.adapters.kubernetes.catalog import WatchedCatalog
 from tenant_operator.api.tenant import Tenant
-from tenant_operator.provisioning.known import KnownTenants
-from tenant_operator.provisioning.ports import TenantKey
+from tenant_operator.ports import TenantKey
 from tenant_operator.resync import Resync
 from tenant_operator.saga.errors import Unavailable
+from tenant_operator.tenants.known import KnownTenants
 from tests.fakes.store import FakeTenantStore
 
 KEY = TenantKey("acme", "banking")

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tenant_operator.api.organization import MemberKind, MemberRole, Organization
-from tenant_operator.provisioning import roles
-from tenant_operator.provisioning.ports import Manifest
+from tenant_operator.catalog import roles
+from tenant_operator.ports import Manifest
 
 ANN = {"kind": "User", "name": "ann@acme.example", "role": "owner"}
 BOB = {"kind": "User", "name": "bob@acme.example", "role": "owner"}

@@ -8,14 +8,14 @@ import pytest
 
 from tenant_operator.api.names import ActivityName
 from tenant_operator.api.states import RunReason, TenantState
-from tenant_operator.provisioning.audit import audit_events
-from tenant_operator.provisioning.lifecycle import contradicts_service, is_cut_off, mended, state_of
 from tenant_operator.saga.activity import Step
 from tenant_operator.saga.decide import Act, Record, Undo, Wait, after_failure, is_stalled
 from tenant_operator.saga.errors import Rejected, Unavailable
 from tenant_operator.saga.evolve import RELEASED_AGAIN, evolve
 from tenant_operator.saga.facts import CompensationStarted, Fact, RemainsFound, RunReversed, RunStarted, TryFailed
 from tenant_operator.saga.model import Direction, EntryState, Kind, Outcome, RowState, Saga
+from tenant_operator.tenants.feed import audit_events
+from tenant_operator.tenants.lifecycle import contradicts_service, is_cut_off, mended, state_of
 from tests.unit.saga_interpreter import A_WORKER, START, Interpreter, all_steps, seeded
 from tests.unit.saga_tenant import NAMES, new_id, tenant
 

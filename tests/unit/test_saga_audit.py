@@ -10,9 +10,6 @@ from hypothesis import strategies as st
 from tenant_operator.api.names import ActivityName
 from tenant_operator.api.states import RunReason
 from tenant_operator.api.tenant import OutboxEvent
-from tenant_operator.provisioning.audit import audit_events
-from tenant_operator.provisioning.lifecycle import demand, take_request
-from tenant_operator.provisioning.notices import notices
 from tenant_operator.saga.activity import RetryPolicy
 from tenant_operator.saga.errors import Rejected
 from tenant_operator.saga.facts import (
@@ -25,6 +22,9 @@ from tenant_operator.saga.facts import (
     TryFailed,
 )
 from tenant_operator.saga.model import Kind, Outcome, RowState, Saga
+from tenant_operator.tenants.feed import audit_events
+from tenant_operator.tenants.lifecycle import demand, take_request
+from tenant_operator.tenants.notices import notices
 from tests.unit.saga_interpreter import START, Interpreter, all_steps, interpreters, seeded
 from tests.unit.saga_tenant import NAMES, new_id, tenant
 

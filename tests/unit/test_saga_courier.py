@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from tenant_operator.api.tenant import OutboxEvent, Tenant
-from tenant_operator.provisioning.courier import Courier
-from tenant_operator.provisioning.known import KnownTenants
-from tenant_operator.provisioning.ports import TenantKey
+from tenant_operator.audit.courier import Courier
+from tenant_operator.ports import TenantKey
 from tenant_operator.saga.errors import Rejected, Unavailable
+from tenant_operator.tenants.known import KnownTenants
 from tests.fakes.audit import FakeAudit
 from tests.simulation.virtual_time import VirtualClock, run
 from tests.simulation.world import KEY, TENANT, Life, World

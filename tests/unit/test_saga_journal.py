@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from tenant_operator.api.names import Action, ActivityName
 from tenant_operator.api.states import RunReason
 from tenant_operator.api.tenant import TenantStatus
-from tenant_operator.provisioning.journal import decode, encode
 from tenant_operator.saga.facts import Fact
 from tenant_operator.saga.model import (
     Direction,
@@ -29,6 +28,7 @@ from tenant_operator.saga.model import (
     Run,
     Saga,
 )
+from tenant_operator.tenants.journal import decode, encode
 from tests.unit.saga_interpreter import Interpreter, interpreters
 
 times = st.integers(0, 10**15).map(lambda micros: datetime(2026, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros))

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from tenant_operator.api.names import ANNOTATION_ACTION, Action, ActivityName
 from tenant_operator.api.states import DesiredState, RunReason, TenantState
 from tenant_operator.api.tenant import Tenant
-from tenant_operator.provisioning.lifecycle import demand, let_go, requested, state_of, structural_cause, take_request
-from tenant_operator.provisioning.standing import Standing
-from tenant_operator.provisioning.status import project
 from tenant_operator.saga.decide import fold
 from tenant_operator.saga.evolve import Worker
 from tenant_operator.saga.facts import ActivityFailed, Fact, HistoryReset, RequestTaken, RunReversed, RunStarted
 from tenant_operator.saga.model import Kind, RowState, Saga
+from tenant_operator.tenants.lifecycle import demand, let_go, requested, state_of, structural_cause, take_request
+from tenant_operator.tenants.standing import Standing
+from tenant_operator.tenants.status import project
 from tests.unit.saga_interpreter import A_WORKER, START, Interpreter, all_steps, interpreters, seeded
 from tests.unit.saga_tenant import NAMES, new_id, tenant
 

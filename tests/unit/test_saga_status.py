@@ -13,14 +13,14 @@ from tenant_operator.api.meta import ConditionStatus
 from tenant_operator.api.names import Action, ActivityName
 from tenant_operator.api.states import DesiredState, RunReason, TenantState
 from tenant_operator.api.tenant import Tenant, TenantStatus
-from tenant_operator.provisioning.lifecycle import demand, take_request
-from tenant_operator.provisioning.standing import Standing, Trouble, standing_of
-from tenant_operator.provisioning.status import project
 from tenant_operator.saga.activity import RetryPolicy
 from tenant_operator.saga.decide import fold
 from tenant_operator.saga.errors import Rejected, Unavailable
 from tenant_operator.saga.facts import ActivityFailed, Fact, HistoryReset, Pulsed, RunStarted
 from tenant_operator.saga.model import Kind, RowState, Saga
+from tenant_operator.tenants.lifecycle import demand, take_request
+from tenant_operator.tenants.standing import Standing, Trouble, standing_of
+from tenant_operator.tenants.status import project
 from tests.unit.crd_check import faults, status_schema
 from tests.unit.saga_interpreter import START, Interpreter, all_steps, interpreters, seeded
 from tests.unit.saga_tenant import NAMES, new_id, tenant

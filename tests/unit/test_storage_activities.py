@@ -15,13 +15,13 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from tenant_operator.api.plan import Plan
 from tenant_operator.api.tenant import Tenant
+from tenant_operator.ports import Endpoint, Migration, ObjectRef
 from tenant_operator.provisioning.activities.allocate_identity_store import AllocateIdentityStore
 from tenant_operator.provisioning.activities.allocate_storage import AllocateStorage
 from tenant_operator.provisioning.activities.apply_schema import ApplySchema
 from tenant_operator.provisioning.activity import Activity, Context, Ports
 from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.options import Options
-from tenant_operator.provisioning.ports import Endpoint, Migration, ObjectRef
 from tenant_operator.provisioning.schema import load_migrations
 from tenant_operator.saga.activity import Done
 from tenant_operator.saga.errors import OwnershipConflict, Rejected, Unavailable

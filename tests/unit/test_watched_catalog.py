@@ -6,7 +6,7 @@ import pytest
 
 from tenant_operator.adapters.kubernetes.catalog import WatchedCatalog
 from tenant_operator.api.states import TenantState
-from tenant_operator.provisioning.ports import TenantKey
+from tenant_operator.ports import TenantKey
 
 KEY = TenantKey("acme", "banking")
 

@@ -5,11 +5,11 @@ from datetime import timedelta
 
 import pytest
 
+from tenant_operator.ports import ObjectRef
 from tenant_operator.provisioning.activities.allocate_namespace import AllocateNamespace
 from tenant_operator.provisioning.activities.deploy_workloads import DeployWorkloads
 from tenant_operator.provisioning.activities.wait_ready import WaitReady
-from tenant_operator.provisioning.ports import ObjectRef
-from tenant_operator.provisioning.standing import Deployed, contents_hash
+from tenant_operator.provisioning.contents import Deployed, contents_hash
 from tenant_operator.saga.activity import Done, NotYet
 from tenant_operator.saga.errors import Rejected, Unavailable
 from tests.fakes.cluster import FakeCluster, stuck

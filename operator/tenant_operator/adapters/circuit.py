@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Final
 
-from tenant_operator.provisioning.ports import Clock, Mail, Mailer
+from tenant_operator.ports import Clock, Mail, Mailer
 from tenant_operator.saga.errors import ActivityError, NotAsked, Outage
 
 LONGEST_PAUSE: Final = 2.0

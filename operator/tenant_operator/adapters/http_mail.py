@@ -7,7 +7,7 @@ import httpx
 from pydantic import SecretStr
 
 from tenant_operator.adapters.failure_cause import is_untrusted_certificate, root_cause
-from tenant_operator.provisioning.ports import Mail
+from tenant_operator.ports import Mail
 from tenant_operator.saga.errors import ActivityError, Outage, Rejected
 
 _BUSY: Final = frozenset({httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_EARLY, httpx.codes.TOO_MANY_REQUESTS})

@@ -26,7 +26,7 @@ from tenant_operator.adapters.postgres_catalog import (
 )
 from tenant_operator.adapters.postgres_connections import RIGHTS_MISSING, Connection, Connections, failure, lock, row
 from tenant_operator.adapters.postgres_isolation import close_doors
-from tenant_operator.provisioning.ports import Endpoint, Migration, StoredItem
+from tenant_operator.ports import Endpoint, Migration, StoredItem
 from tenant_operator.saga.errors import Rejected
 
 MAINTENANCE: Final = "tenant_operator"

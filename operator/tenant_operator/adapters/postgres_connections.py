@@ -16,7 +16,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from tenant_operator.provisioning.ports import Endpoint
+from tenant_operator.ports import Endpoint
 from tenant_operator.saga.errors import ActivityError, Outage, Rejected, Unavailable
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from tenant_operator.adapters.clock import SystemClock
 from tenant_operator.adapters.failure_cause import is_untrusted_certificate, root_cause
-from tenant_operator.provisioning.ports import Clock, Mail
+from tenant_operator.ports import Clock, Mail
 from tenant_operator.saga.errors import ActivityError, Outage, Rejected, Unavailable
 
 Tls = Literal["none", "starttls", "implicit"]

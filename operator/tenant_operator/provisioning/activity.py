@@ -9,9 +9,9 @@ from typing import ClassVar
 from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan
 from tenant_operator.api.tenant import Tenant
+from tenant_operator.ports import Catalog, Census, Clock, Cluster, Mailer, Prober, Storage
 from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.options import Options
-from tenant_operator.provisioning.ports import Catalog, Census, Clock, Cluster, Mailer, Prober, Storage
 from tenant_operator.saga.activity import Done, Progress, RetryPolicy, Undone
 from tenant_operator.saga.model import Reservation
 

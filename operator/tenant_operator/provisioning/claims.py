@@ -18,8 +18,7 @@ from tenant_operator.api.names import (
     LABEL_TENANT_UID,
 )
 from tenant_operator.api.tenant import Tenant
-from tenant_operator.provisioning.known import key_of
-from tenant_operator.provisioning.ports import Manifest
+from tenant_operator.ports import Manifest, key_of
 
 
 @dataclass(frozen=True, slots=True)

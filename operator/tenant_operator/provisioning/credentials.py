@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from urllib.parse import quote
 
 from tenant_operator.api.names import LABEL_TENANT_UID
+from tenant_operator.ports import Manifest, ObjectRef
 from tenant_operator.provisioning.activity import Context
-from tenant_operator.provisioning.ports import Manifest, ObjectRef
 from tenant_operator.saga.activity import Done, NotYet, Progress
 from tenant_operator.saga.errors import OwnershipConflict, Rejected, Unavailable
 

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from tenant_operator.api.egress import EgressPeer, EgressPort, EgressRule, IpBlock, LabelSelector
 from tenant_operator.api.plan import Plan
+from tenant_operator.ports import Endpoint
 from tenant_operator.provisioning.options import Options
-from tenant_operator.provisioning.ports import Endpoint
 from tenant_operator.saga.errors import Rejected
 
 Network = IPv4Network | IPv6Network

@@ -6,10 +6,10 @@ from types import MappingProxyType
 from typing import Final
 
 from tenant_operator.api.plan import Plan, Workload
+from tenant_operator.ports import Endpoint, Manifest
 from tenant_operator.provisioning.egress import egress_rules
 from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.options import Options
-from tenant_operator.provisioning.ports import Endpoint, Manifest
 from tenant_operator.provisioning.rendering import BUILT_IN, render_value
 
 NETWORK_POLICIES: Final = ("default-deny", "allow-ingress", "allow-egress")

@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Iterable, Sequence
 from typing import Final, TypeVar
 
 from tenant_operator.api import names as api_names
+from tenant_operator.ports import Cluster, Manifest, ObjectRef
 from tenant_operator.provisioning.naming import Names
-from tenant_operator.provisioning.ports import Cluster, Manifest, ObjectRef
 from tenant_operator.saga.errors import ActivityError
 
 COMPONENT: Final = "app.kubernetes.io/component"

@@ -7,9 +7,8 @@ from typing import Final
 
 from tenant_operator.api.states import AllocationState
 from tenant_operator.api.tenant import Tenant
+from tenant_operator.ports import Manifest, StoredItem, key_of
 from tenant_operator.provisioning.claims import claim_of
-from tenant_operator.provisioning.known import key_of
-from tenant_operator.provisioning.ports import Manifest, StoredItem
 
 NAMESPACE: Final = "Namespace"
 _COMPARED: Final = frozenset({NAMESPACE, "PostgresDatabase", "PostgresRole"})

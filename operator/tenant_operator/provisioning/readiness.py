@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tenant_operator.provisioning.ports import Manifest
+from tenant_operator.ports import Manifest
 
 MESSAGE_LIMIT: Final = 300
 """Characters that are quoted of a message of the cluster."""

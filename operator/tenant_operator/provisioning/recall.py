@@ -12,13 +12,13 @@ from typing import Final
 from tenant_operator.api.names import LABEL_TENANT_UID, ActivityName
 from tenant_operator.api.states import ActivityState, RunKind
 from tenant_operator.api.tenant import Tenant
+from tenant_operator.ports import Manifest, ObjectRef, StoredItem
 from tenant_operator.provisioning import route
 from tenant_operator.provisioning.activity import Context, Ports
 from tenant_operator.provisioning.claims import Claim, claim_of, is_own
 from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.objects import all_of, belongs_to, is_going, namespace_ref, taken_by
 from tenant_operator.provisioning.options import Options
-from tenant_operator.provisioning.ports import Manifest, ObjectRef, StoredItem
 from tenant_operator.saga.errors import Rejected
 
 _NEW: Final = timedelta(minutes=1)

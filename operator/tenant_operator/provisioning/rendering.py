@@ -22,8 +22,8 @@ from jinja2.lexer import TokenStream
 from jinja2.runtime import Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from tenant_operator.ports import Manifest
 from tenant_operator.provisioning.naming import Names
-from tenant_operator.provisioning.ports import Manifest
 from tenant_operator.saga.errors import ActivityError, Rejected
 from tenant_operator.saga.evolve import bounded
 

@@ -3,10 +3,10 @@
 from dataclasses import dataclass, replace
 
 from tenant_operator.api.plan import Plan
+from tenant_operator.ports import Cluster, Manifest, ObjectRef
 from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.objects import belongs_to, ref_of
 from tenant_operator.provisioning.options import Options, RouteKind
-from tenant_operator.provisioning.ports import Cluster, Manifest, ObjectRef
 from tenant_operator.provisioning.rendering import BUILT_IN
 from tenant_operator.saga.errors import Rejected
 

@@ -6,7 +6,7 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from tenant_operator.provisioning.ports import Migration
+from tenant_operator.ports import Migration
 
 _FILE_NAME = re.compile(r"(?P<number>\d{4})_[a-z0-9]+(_[a-z0-9]+)*\.sql")
 _NOT_MIGRATIONS = {"__init__.py", "__pycache__"}

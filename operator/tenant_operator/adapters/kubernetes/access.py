@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from tenant_operator.api.names import GROUP
 from tenant_operator.api.tenant import Tenant
-from tenant_operator.provisioning.ports import Caller
+from tenant_operator.ports import Caller
 
 from .client import KubernetesClient
 

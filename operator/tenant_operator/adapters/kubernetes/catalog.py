@@ -12,7 +12,7 @@ from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan
 from tenant_operator.api.resource import Resource
 from tenant_operator.api.tenant import Tenant
-from tenant_operator.provisioning.ports import TenantKey
+from tenant_operator.ports import TenantKey
 
 from .errors import unreadable
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from tenant_operator.api.names import FIELD_MANAGER
-from tenant_operator.provisioning.ports import Manifest, ObjectRef
+from tenant_operator.ports import Manifest, ObjectRef
 from tenant_operator.saga.errors import Unavailable
 
 from .client import APPLY_PATCH, METADATA_ONLY, Answer, KubernetesClient

@@ -13,7 +13,7 @@ from structlog import get_logger
 
 from tenant_operator.api.names import API_VERSION, GROUP
 from tenant_operator.api.tenant import Tenant
-from tenant_operator.provisioning.ports import Clock, Notice
+from tenant_operator.ports import Clock, Notice
 from tenant_operator.saga.errors import ActivityError
 
 from .client import MERGE_PATCH, KubernetesClient

@@ -6,9 +6,9 @@ from urllib.parse import quote
 from pydantic import ValidationError
 
 from tenant_operator.api.names import API_VERSION, FIELD_MANAGER
-from tenant_operator.provisioning.platform_reconciler import PlatformResource
-from tenant_operator.provisioning.ports import Conflict, Manifest
-from tenant_operator.provisioning.roles import RBAC_VERSION, labels
+from tenant_operator.catalog.platform_reconciler import PlatformResource
+from tenant_operator.catalog.roles import RBAC_VERSION, labels
+from tenant_operator.ports import Conflict, Manifest
 from tenant_operator.saga.errors import Rejected
 
 from .client import KubernetesClient

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
 
-from tenant_operator.provisioning.ports import Manifest, ObjectRef
+from tenant_operator.ports import Manifest, ObjectRef
 from tenant_operator.saga.errors import Rejected
 
 

@@ -15,7 +15,7 @@ from tenant_operator.api.names import (
     GROUP,
 )
 from tenant_operator.api.tenant import Tenant
-from tenant_operator.provisioning.ports import Conflict, TenantKey, WriteRefused
+from tenant_operator.ports import Conflict, TenantKey, WriteRefused
 from tenant_operator.saga.errors import Rejected
 
 from .client import JSON, MERGE_PATCH, METADATA_LIST, Answer, KubernetesClient

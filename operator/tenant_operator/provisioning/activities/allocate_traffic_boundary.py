@@ -5,12 +5,12 @@ from datetime import timedelta
 from typing import ClassVar
 
 from tenant_operator.api.names import ActivityName, PhaseName
+from tenant_operator.ports import ObjectRef
 from tenant_operator.provisioning import manifests, route
 from tenant_operator.provisioning.activity import Activity, Context
 from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.objects import all_of, apply_all, belongs_to, delete_all
 from tenant_operator.provisioning.options import Options
-from tenant_operator.provisioning.ports import ObjectRef
 from tenant_operator.saga.activity import Done, NotYet, Progress, RetryPolicy
 from tenant_operator.saga.errors import Rejected
 from tenant_operator.saga.model import Reservation

@@ -7,9 +7,9 @@ from tenant_operator.api.names import ActivityName, PhaseName
 from tenant_operator.api.states import DesiredState
 from tenant_operator.provisioning import claims, manifests, route
 from tenant_operator.provisioning.activity import Activity, Context
+from tenant_operator.provisioning.contents import Activated
 from tenant_operator.provisioning.objects import belongs_to, is_going, namespace_ref
 from tenant_operator.provisioning.rules import refusal, tenant_limit
-from tenant_operator.provisioning.standing import Activated
 from tenant_operator.saga.activity import Done, NotYet, Progress
 from tenant_operator.saga.errors import Rejected
 

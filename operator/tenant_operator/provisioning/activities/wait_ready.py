@@ -6,13 +6,13 @@ from typing import ClassVar, Final
 
 from tenant_operator.api.names import LABEL_TENANT_UID, ActivityName, PhaseName
 from tenant_operator.api.plan import Plan
+from tenant_operator.ports import Manifest
 from tenant_operator.provisioning import manifests, readiness
 from tenant_operator.provisioning.activity import Activity, Context
+from tenant_operator.provisioning.contents import contents_hash
 from tenant_operator.provisioning.manifests import template_values
 from tenant_operator.provisioning.objects import COMPONENT, all_of, apply_all
-from tenant_operator.provisioning.ports import Manifest
 from tenant_operator.provisioning.rendering import render_value
-from tenant_operator.provisioning.standing import contents_hash
 from tenant_operator.saga.activity import Done, NotYet, Progress, RetryPolicy
 from tenant_operator.saga.errors import Rejected, Unavailable
 

@@ -11,7 +11,7 @@ from typing import Final
 from jinja2 import FileSystemLoader, StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from tenant_operator.provisioning.ports import Mail
+from tenant_operator.ports import Mail
 from tenant_operator.saga.errors import Rejected
 
 _BUILT_IN: Final = Path(__file__).parent

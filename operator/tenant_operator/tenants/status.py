@@ -17,14 +17,14 @@ from tenant_operator.api.meta import ConditionStatus
 from tenant_operator.api.names import ActivityName
 from tenant_operator.api.states import DesiredState, TenantState
 from tenant_operator.api.tenant import OutboxEvent, Tenant, TenantStatus
-from tenant_operator.provisioning.journal import encode
-from tenant_operator.provisioning.lifecycle import state_of, structural_cause
 from tenant_operator.provisioning.naming import Names
-from tenant_operator.provisioning.notices import structural_advice
-from tenant_operator.provisioning.standing import SERVING, Standing
 from tenant_operator.saga.activity import Step
 from tenant_operator.saga.decide import is_stalled
 from tenant_operator.saga.model import Direction, Kind, Outcome, Row, RowState, Saga
+from tenant_operator.tenants.journal import encode
+from tenant_operator.tenants.lifecycle import state_of, structural_cause
+from tenant_operator.tenants.notices import structural_advice
+from tenant_operator.tenants.standing import SERVING, Standing
 
 _BRIEF = 500
 

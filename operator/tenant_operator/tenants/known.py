@@ -3,12 +3,7 @@
 from collections.abc import Iterator
 
 from tenant_operator.api.tenant import Tenant
-from tenant_operator.provisioning.ports import TenantKey
-
-
-def key_of(tenant: Tenant) -> TenantKey:
-    """Where the tenant is found."""
-    return TenantKey(tenant.metadata.namespace or "", tenant.metadata.name)
+from tenant_operator.ports import TenantKey, key_of
 
 
 class KnownTenants:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from itertools import islice
 
 from tenant_operator.api.tenant import OutboxEvent
-from tenant_operator.provisioning.ports import AuditLog, TenantKey
+from tenant_operator.ports import AuditLog, TenantKey
 from tenant_operator.saga.errors import ActivityError
 
 _log = logging.getLogger(__name__)

@@ -3,9 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from tenant_operator.api.organization import Organization
-from tenant_operator.api.tenant import Tenant
-from tenant_operator.provisioning.admission_rules import (
+from tenant_operator.admission.rules import (
     CONFLICT,
     Ask,
     Refusal,
@@ -31,13 +29,9 @@ from tenant_operator.provisioning.admission_rules import (
     still_held,
     users_of_plan,
 )
-from tenant_operator.provisioning.claims import claim_of, is_own
-from tenant_operator.provisioning.known import key_of
-from tenant_operator.provisioning.naming import Names
-from tenant_operator.provisioning.objects import namespace_ref, taken_by
-from tenant_operator.provisioning.options import Options
-from tenant_operator.provisioning.organization_rules import Defect, defects, defects_of_write
-from tenant_operator.provisioning.ports import (
+from tenant_operator.api.organization import Organization
+from tenant_operator.api.tenant import Tenant
+from tenant_operator.ports import (
     AccessReview,
     Caller,
     Clock,
@@ -47,7 +41,13 @@ from tenant_operator.provisioning.ports import (
     Offers,
     TenantKey,
     TenantStore,
+    key_of,
 )
+from tenant_operator.provisioning.claims import claim_of, is_own
+from tenant_operator.provisioning.naming import Names
+from tenant_operator.provisioning.objects import namespace_ref, taken_by
+from tenant_operator.provisioning.options import Options
+from tenant_operator.provisioning.organization_rules import Defect, defects, defects_of_write
 
 
 class Admission:

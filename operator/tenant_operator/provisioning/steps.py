@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from tenant_operator.ports import Migration
 from tenant_operator.provisioning.activities.allocate_identity_store import AllocateIdentityStore
 from tenant_operator.provisioning.activities.allocate_namespace import AllocateNamespace
 from tenant_operator.provisioning.activities.allocate_storage import AllocateStorage
@@ -14,10 +15,9 @@ from tenant_operator.provisioning.activities.validate_request import ValidateReq
 from tenant_operator.provisioning.activities.wait_ready import WaitReady
 from tenant_operator.provisioning.activity import Activity
 from tenant_operator.provisioning.options import Options
-from tenant_operator.provisioning.ports import Migration
 
 
-def provisioning_plan(options: Options, migrations: Sequence[Migration]) -> tuple[Activity, ...]:
+def provisioning_steps(options: Options, migrations: Sequence[Migration]) -> tuple[Activity, ...]:
     """The activities of provisioning; releasing compensates them, last first."""
     return (
         # validate

@@ -12,7 +12,7 @@ from tenant_operator.api.names import (
     LABEL_ORGANIZATION,
 )
 from tenant_operator.api.organization import Member, MemberKind, MemberRole, Organization
-from tenant_operator.provisioning.ports import Manifest, ObjectRef
+from tenant_operator.ports import Manifest, ObjectRef
 
 RBAC_GROUP: Final = "rbac.authorization.k8s.io"
 RBAC_VERSION: Final = f"{RBAC_GROUP}/v1"

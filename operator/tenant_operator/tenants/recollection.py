@@ -6,12 +6,11 @@ from dataclasses import dataclass, replace
 
 from tenant_operator.api.states import RunReason
 from tenant_operator.api.tenant import Tenant
-from tenant_operator.provisioning.known import key_of
-from tenant_operator.provisioning.lifecycle import contradicts_service, is_cut_off, is_unwanted, let_go
-from tenant_operator.provisioning.ports import TenantKey
+from tenant_operator.ports import TenantKey, key_of
 from tenant_operator.provisioning.recall import Recalled, former_identity
 from tenant_operator.saga.facts import Fact, RunStarted
 from tenant_operator.saga.model import Kind, Outcome, Saga
+from tenant_operator.tenants.lifecycle import contradicts_service, is_cut_off, is_unwanted, let_go
 
 
 @dataclass(slots=True)

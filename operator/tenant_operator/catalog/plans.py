@@ -11,11 +11,11 @@ from tenant_operator.api.meta import ObjectMeta
 from tenant_operator.api.plan import Plan, PlanStatus
 from tenant_operator.api.states import TenantState
 from tenant_operator.api.tenant import Admin, Tenant, TenantSpec
+from tenant_operator.ports import Endpoint
 from tenant_operator.provisioning import manifests, route
 from tenant_operator.provisioning.findings import Finding, judged
 from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.options import Options
-from tenant_operator.provisioning.ports import Endpoint
 from tenant_operator.provisioning.rendering import render_value
 from tenant_operator.provisioning.rules import traffic
 from tenant_operator.saga.errors import Rejected

@@ -7,17 +7,17 @@ from datetime import datetime
 
 from tenant_operator.api.names import ANNOTATION_ACTION, FINALIZER
 from tenant_operator.api.tenant import Tenant
-from tenant_operator.provisioning.backlog import BACKPRESSURE, backlog
-from tenant_operator.provisioning.courier import Courier
-from tenant_operator.provisioning.known import KnownTenants
-from tenant_operator.provisioning.lifecycle import is_unwanted, let_go, take_request
-from tenant_operator.provisioning.notices import Happening
-from tenant_operator.provisioning.ports import Clock, Conflict, TenantKey, TenantStore, WriteRefused
-from tenant_operator.provisioning.standing import standing_of
-from tenant_operator.provisioning.tenant_saga import TenantSaga
-from tenant_operator.provisioning.upkeep import Upkeep
+from tenant_operator.audit.backlog import BACKPRESSURE, backlog
+from tenant_operator.audit.courier import Courier
+from tenant_operator.ports import Clock, Conflict, TenantKey, TenantStore, WriteRefused
 from tenant_operator.saga.host import Gone, Stale
 from tenant_operator.saga.runner import Runner
+from tenant_operator.tenants.host import TenantSaga
+from tenant_operator.tenants.known import KnownTenants
+from tenant_operator.tenants.lifecycle import is_unwanted, let_go, take_request
+from tenant_operator.tenants.notices import Happening
+from tenant_operator.tenants.standing import standing_of
+from tenant_operator.tenants.upkeep import Upkeep
 
 _SOON = 1.0
 _HELD_UP_RECHECK = 60.0

@@ -18,14 +18,13 @@ from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan
 from tenant_operator.api.states import DesiredState, TenantState
 from tenant_operator.api.tenant import Tenant
-from tenant_operator.provisioning.journal import decode
-from tenant_operator.provisioning.known import key_of
-from tenant_operator.provisioning.lifecycle import allowed_now, refuse_cancel, refuse_reset, refuse_retry
+from tenant_operator.ports import Caller, key_of
 from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.organization_rules import Defect
-from tenant_operator.provisioning.ports import Caller
 from tenant_operator.provisioning.rules import Violation, check_request, refusal
 from tenant_operator.saga.sight import seems_held
+from tenant_operator.tenants.journal import decode
+from tenant_operator.tenants.lifecycle import allowed_now, refuse_cancel, refuse_reset, refuse_retry
 
 FORBIDDEN: Final = 403
 CONFLICT: Final = 409

@@ -1,19 +1,12 @@
 """What a serving tenant is beside its journal: whether traffic is paused, which workloads were rolled out, and what
 keeps it from being as it should be."""
 
-import hashlib
-import json
 from dataclasses import dataclass
 from typing import Final
 
 from tenant_operator.api.conditions import ConditionType, Reason, find_condition
-from tenant_operator.api.plan import Plan
 from tenant_operator.api.states import TenantState
 from tenant_operator.api.tenant import TenantStatus
-from tenant_operator.provisioning import manifests, route
-from tenant_operator.provisioning.naming import Names
-from tenant_operator.provisioning.options import Options
-from tenant_operator.provisioning.ports import Endpoint, Manifest
 
 SERVING: Final = (TenantState.ACTIVE, TenantState.SUSPENDED)
 """The states of a tenant that is complete, its route open or closed."""
@@ -43,20 +36,6 @@ class Standing:
     hindrance: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Deployed:
-    """What an activity has deployed."""
-
-    workloads_hash: str
-
-
-@dataclass(frozen=True, slots=True)
-class Activated:
-    """How an activity has left the route of a complete tenant."""
-
-    suspended: bool
-
-
 def standing_of(status: TenantStatus) -> Standing:
     """What the status tells."""
     ready = find_condition(status.conditions, ConditionType.WORKLOADS_READY)
@@ -78,20 +57,3 @@ def _trouble_of(status: TenantStatus) -> Trouble | None:
         if told is not None and told.reason == Reason.UPKEEP_FAILED:
             return Trouble(told.message, can_heal)
     return None
-
-
-def contents(names: Names, plan: Plan, options: Options, database: Endpoint) -> list[Manifest]:
-    """All that the plan makes of the tenant's namespace and route, as it is when the route is open. Rejected if a
-    template in the plan is broken."""
-    return [
-        *manifests.namespace(names, plan),
-        *manifests.network_policies(names, options, plan, database=database),
-        *manifests.workloads(names, plan),
-        *route.manifests(names, options, plan, is_open=True),
-    ]
-
-
-def contents_hash(names: Names, plan: Plan, options: Options, database: Endpoint) -> str:
-    """A fingerprint of these contents. Rejected as above."""
-    made = contents(names, plan, options, database)
-    return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]

@@ -7,20 +7,20 @@ from typing import Final
 from tenant_operator.api.plan import Plan
 from tenant_operator.api.states import DesiredState, TenantState
 from tenant_operator.api.tenant import Tenant
+from tenant_operator.ports import Clock, Manifest, ObjectRef, TenantKey, key_of
 from tenant_operator.provisioning import claims, manifests, route
 from tenant_operator.provisioning.activities.deploy_workloads import workload_refs
 from tenant_operator.provisioning.activities.wait_ready import WaitReady
 from tenant_operator.provisioning.activity import Context
-from tenant_operator.provisioning.known import key_of
+from tenant_operator.provisioning.contents import contents, contents_hash
 from tenant_operator.provisioning.naming import Names
-from tenant_operator.provisioning.notices import Happening
 from tenant_operator.provisioning.objects import apply_all, delete_all, ref_of
-from tenant_operator.provisioning.ports import Clock, Manifest, ObjectRef, TenantKey
-from tenant_operator.provisioning.standing import SERVING, Standing, Trouble, contents, contents_hash, standing_of
-from tenant_operator.provisioning.tenant_saga import Silence, TenantSaga
 from tenant_operator.saga.activity import NotYet
 from tenant_operator.saga.errors import ActivityError, Rejected
 from tenant_operator.saga.evolve import bounded
+from tenant_operator.tenants.host import Silence, TenantSaga
+from tenant_operator.tenants.notices import Happening
+from tenant_operator.tenants.standing import SERVING, Standing, Trouble, standing_of
 
 _FIRST_PAUSE: Final = 5.0
 _LONGEST_PAUSE: Final = 300.0

@@ -9,12 +9,25 @@ from tenant_operator.api.conditions import ConditionType, find_condition
 from tenant_operator.api.names import ActivityName
 from tenant_operator.api.plan import Plan
 from tenant_operator.api.tenant import OutboxEvent, Tenant
+from tenant_operator.audit.courier import Courier
+from tenant_operator.ports import Conflict, Notifier, TenantKey, TenantStore, key_of
 from tenant_operator.provisioning.activity import Activity, Context, Ports
-from tenant_operator.provisioning.audit import audit_event, audit_events
-from tenant_operator.provisioning.courier import Courier
-from tenant_operator.provisioning.journal import decode, encode
-from tenant_operator.provisioning.known import KnownTenants, key_of
-from tenant_operator.provisioning.lifecycle import (
+from tenant_operator.provisioning.contents import Activated, Deployed
+from tenant_operator.provisioning.naming import Names
+from tenant_operator.provisioning.options import Options
+from tenant_operator.provisioning.recall import recall, remains
+from tenant_operator.provisioning.rules import lives_with
+from tenant_operator.saga.activity import Done, Progress, Step, Undone
+from tenant_operator.saga.errors import Rejected, Unavailable
+from tenant_operator.saga.evolve import Worker
+from tenant_operator.saga.facts import ActivityCompleted, CompensationStarted, Fact, RunFinished, RunStarted
+from tenant_operator.saga.host import Gone, Pulse, Stale
+from tenant_operator.saga.model import Kind, Outcome, Saga
+from tenant_operator.saga.sight import next_time
+from tenant_operator.tenants.feed import audit_event, audit_events
+from tenant_operator.tenants.journal import decode, encode
+from tenant_operator.tenants.known import KnownTenants
+from tenant_operator.tenants.lifecycle import (
     contradicts_service,
     demand,
     is_at_rest,
@@ -23,22 +36,10 @@ from tenant_operator.provisioning.lifecycle import (
     requester,
     state_of,
 )
-from tenant_operator.provisioning.naming import Names
-from tenant_operator.provisioning.notices import Happening, notices
-from tenant_operator.provisioning.options import Options
-from tenant_operator.provisioning.ports import Conflict, Notifier, TenantKey, TenantStore
-from tenant_operator.provisioning.recall import recall, remains
-from tenant_operator.provisioning.recollection import Recollection
-from tenant_operator.provisioning.rules import lives_with
-from tenant_operator.provisioning.standing import Activated, Deployed, Standing, standing_of
-from tenant_operator.provisioning.status import project
-from tenant_operator.saga.activity import Done, Progress, Step, Undone
-from tenant_operator.saga.errors import Rejected, Unavailable
-from tenant_operator.saga.evolve import Worker
-from tenant_operator.saga.facts import ActivityCompleted, CompensationStarted, Fact, RunFinished, RunStarted
-from tenant_operator.saga.host import Gone, Pulse, Stale
-from tenant_operator.saga.model import Kind, Outcome, Saga
-from tenant_operator.saga.sight import next_time
+from tenant_operator.tenants.notices import Happening, notices
+from tenant_operator.tenants.recollection import Recollection
+from tenant_operator.tenants.standing import Standing, standing_of
+from tenant_operator.tenants.status import project
 
 _log = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from tenant_operator.provisioning.courier import SinkTrouble
+from tenant_operator.audit.courier import SinkTrouble
 
 BACKPRESSURE: Final = 100
 """Events in an outbox above which no further step is begun."""

@@ -215,6 +215,11 @@ class TenantKey:
         return f"{self.namespace}/{self.name}"
 
 
+def key_of(tenant: Tenant) -> TenantKey:
+    """Where the tenant is found."""
+    return TenantKey(tenant.metadata.namespace or "", tenant.metadata.name)
+
+
 class TenantStore(Protocol):
     """The Tenants themselves: their status is the journal."""
 

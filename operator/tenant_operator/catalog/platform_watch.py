@@ -8,9 +8,9 @@ from tenant_operator.api.names import TENANT_NAMESPACE_PREFIX
 from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan
 from tenant_operator.api.tenant import Tenant
+from tenant_operator.catalog.platform_reconciler import PlatformCatalog, PlatformKey
+from tenant_operator.catalog.roles import PREFIX
 from tenant_operator.provisioning.organization_rules import concern_each_other, homes
-from tenant_operator.provisioning.platform_reconciler import PlatformCatalog, PlatformKey
-from tenant_operator.provisioning.roles import PREFIX
 from tenant_operator.saga.queue import WorkQueue
 
 COALESCING_SECONDS: Final = 2.0

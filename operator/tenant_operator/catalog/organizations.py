@@ -9,11 +9,11 @@ from tenant_operator.api.meta import ConditionStatus
 from tenant_operator.api.names import DNS_LABEL_MAX_LENGTH
 from tenant_operator.api.organization import MemberRole, Organization, OrganizationStatus
 from tenant_operator.api.tenant import Tenant
+from tenant_operator.catalog.roles import invalid_members
+from tenant_operator.ports import Manifest
 from tenant_operator.provisioning.findings import Finding, judged
 from tenant_operator.provisioning.objects import is_going
 from tenant_operator.provisioning.organization_rules import Defect, homes
-from tenant_operator.provisioning.ports import Manifest
-from tenant_operator.provisioning.roles import invalid_members
 
 _SHOWN = 10
 

@@ -11,10 +11,11 @@ from tenant_operator.api.conditions import Reason
 from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan
 from tenant_operator.api.tenant import Tenant
-from tenant_operator.provisioning import organization_rules, organizations, plans, roles
+from tenant_operator.catalog import organizations, plans, roles
+from tenant_operator.ports import Clock, Cluster, Conflict, Manifest, ObjectRef
+from tenant_operator.provisioning import organization_rules
 from tenant_operator.provisioning.findings import Finding
 from tenant_operator.provisioning.options import Options
-from tenant_operator.provisioning.ports import Clock, Cluster, Conflict, Manifest, ObjectRef
 from tenant_operator.saga.errors import ActivityError, Unavailable
 
 _log = get_logger(__name__)

@@ -15,12 +15,12 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
+from tenant_operator.admission.judge import Admission
+from tenant_operator.admission.rules import INVALID, Refusal
 from tenant_operator.api.organization import Organization
 from tenant_operator.api.resource import Resource
 from tenant_operator.api.tenant import Tenant
-from tenant_operator.provisioning.admission import Admission
-from tenant_operator.provisioning.admission_rules import INVALID, Refusal
-from tenant_operator.provisioning.ports import Caller, TenantKey
+from tenant_operator.ports import Caller, TenantKey
 from tenant_operator.saga.errors import ActivityError
 
 STAMP_TENANT: Final = "stamp-tenant"

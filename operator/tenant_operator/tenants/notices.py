@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tenant_operator.api.names import ActivityName
-from tenant_operator.provisioning.lifecycle import structural_cause
 from tenant_operator.provisioning.naming import Names
 from tenant_operator.saga.facts import (
     ActivityCompleted,
@@ -22,6 +21,7 @@ from tenant_operator.saga.facts import (
     TryFailed,
 )
 from tenant_operator.saga.model import Kind, Outcome, Saga
+from tenant_operator.tenants.lifecycle import structural_cause
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""The audit feed on its way: from the outboxes to the sink."""

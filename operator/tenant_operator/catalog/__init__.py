@@ -1,0 +1,1 @@
+"""Organizations and Plans: what they say of themselves, and the roles of members."""
