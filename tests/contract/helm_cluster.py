@@ -18,6 +18,11 @@ RELEASE = "tenant-operator"
 KINDS = tuple(f"{plural}.intelliauth.io" for plural in ("organizations", "plans", "tenants"))
 QUIET = ("--set=replicas=0", "--set=webhook.enabled=false")
 """An installation in which nobody has to answer for Tenants to be written."""
+LEAVING = (
+    "--output=jsonpath={range .items[?(@.metadata.deletionTimestamp)]}"
+    "{.kind} {.metadata.namespace}/{.metadata.name} {.metadata.finalizers} {.status}{'\\n'}{end}"
+)
+"""What is asked to go and is still there, and why."""
 
 Manifest = dict[str, Any]
 
@@ -39,7 +44,15 @@ class Cluster:
         self._helm = binaries.clients(print)["helm"]
 
     def run(self, *command: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-        """Run a command with the administrator's kubeconfig; the caller judges failures."""
+        """Run a command with the administrator's kubeconfig; the caller judges failures. One that does not come to an
+        end fails with what is on its way out, which is what such commands wait for."""
+        try:
+            return self._run(*command, stdin=stdin)
+        except subprocess.TimeoutExpired as error:
+            going = self._run(str(self.environment.kubectl), "get", "namespaces,crds,pods", "--all-namespaces", LEAVING)
+            raise AssertionError(f"{error}\n{error.stdout!r}\n{error.stderr!r}\n{going.stdout}") from None
+
+    def _run(self, *command: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
         return subprocess.run(  # noqa: S603
             command,
             input=stdin,
