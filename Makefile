@@ -85,7 +85,7 @@ generate: install ## Write what follows from the models and the chart: CRDs, ref
 
 .PHONY: verify
 verify: generate ## Fail if what is generated differs from what is committed
-	git diff --exit-code -- crds docs charts manifests
+	git diff --exit-code -- README.md crds docs charts manifests
 
 .PHONY: release-check
 release-check: verify ## Fail if the work tree is not fit to be tagged as the version in pyproject.toml

@@ -10,13 +10,14 @@ from typing import Any, ClassVar, Literal
 import pytest
 import yaml
 
-from docs import api_reference, docstrings
+from docs import api_reference, docstrings, pictures
 from docs.generate import PAGES
 from tenant_operator.api import names
 from tenant_operator.api.conditions import ConditionType, Reason
 from tenant_operator.api.fields import ApiModel
 from tenant_operator.api.names import ActivityName
 from tenant_operator.api.resource import Definition, Resource
+from tenant_operator.api.states import TenantState
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = PAGES["reference.md"]()
@@ -129,6 +130,17 @@ def test_every_name_that_clients_meet_is_told() -> None:
     }
 
     assert set(first_column(REFERENCE.partition("\n## Names\n")[2].partition("\n## Events\n")[0])) == met
+
+
+def test_the_pictures_in_the_readme_are_those_of_the_code() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert pictures.insert(readme) == readme
+    assert readme.count(pictures.BEGIN) == readme.count(pictures.END) == 1
+    drawn = pictures.states()
+    assert all(state.value in drawn for state in TenantState)
+    assert "Provisioning --> Pending: cancel" in drawn
+    assert "Failed --> Provisioning: retry" in drawn
+    assert all(activity in pictures.saga() for activity in ActivityName)
 
 
 def test_every_event_is_told() -> None:
