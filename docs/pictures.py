@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any, Final
 
 from tenant_operator.api.names import ANNOTATION_REQUEST, Action
@@ -59,7 +59,7 @@ def saga() -> str:
         lines.append(f'  {phase}["<b>{phase}</b><br>{listed}"]')
         names.append(phase)
     lines.append(f"  {' --> '.join(names)}")
-    lines += [f"  {later} -. undo .-> {earlier}" for earlier, later in zip(names[:-2], names[1:-1], strict=True)]
+    lines += [f"  {later} -. undo .-> {earlier}" for earlier, later in pairwise(names[:-1])]
     return "\n".join(lines)
 
 
@@ -83,25 +83,20 @@ def _transitions() -> Iterator[tuple[TenantState, TenantState, str]]:
     cancelled = _ended(fold(provisioning, [RunReversed("Cancelled", None)], _STEPS, _NOW, _WORKER))
     releasing = _begun(active, Kind.RELEASE)
     released = _ended(releasing)
-    reached = TenantState.PROVISIONING
-    for end, cause in ((active, "every step completed"), (failed, "a step failed, all undone"), (cancelled, "")):
-        if cause:
-            yield reached, state_of(end, suspended=False), cause
+    serving, paused = (state_of(active, suspended=each) for each in (False, True))
+    leaving = state_of(releasing, suspended=False)
+    yield state_of(provisioning, suspended=False), serving, "every step completed"
+    yield state_of(provisioning, suspended=False), state_of(failed, suspended=False), "a step failed, all undone"
     for before in (new, cancelled, provisioning, active, failed, released):
-        yield from _asked(before, {provisioning.run.id if provisioning.run else "": cancelled})
-    for before, wanted in ((False, DesiredState.SUSPENDED), (True, DesiredState.ACTIVE)):
-        after = wanted is DesiredState.SUSPENDED
-        yield (
-            state_of(active, suspended=before),
-            state_of(active, suspended=after),
-            "suspended" if after else "resumed",
-        )
-    yield state_of(active, suspended=True), state_of(releasing, suspended=False), "decommissioned"
-    yield state_of(releasing, suspended=False), state_of(released, suspended=False), "all released"
+        yield from _asked(before, cancelled)
+    yield serving, paused, "suspended"
+    yield paused, serving, "resumed"
+    yield paused, leaving, "decommissioned"
+    yield leaving, state_of(released, suspended=False), "all released"
 
 
-def _asked(before: Saga, rolled_back: Mapping[str, Saga]) -> Iterator[tuple[TenantState, TenantState, str]]:
-    """Where each request and each intent leads; a run that turns back is followed to its end."""
+def _asked(before: Saga, cancelled: Saga) -> Iterator[tuple[TenantState, TenantState, str]]:
+    """Where each request and each intent leads; a run that turns back is followed to its end, `cancelled`."""
     state = state_of(before, suspended=False)
     asks: list[tuple[str, Tenant]] = [(str(action), _tenant(state, request=action)) for action in Action]
     asks.append(("decommissioned", _tenant(state, desired=DesiredState.DECOMMISSIONED)))
@@ -110,7 +105,7 @@ def _asked(before: Saga, rolled_back: Mapping[str, Saga]) -> Iterator[tuple[Tena
         facts = demand(tenant, before, lambda: "run", held=True)
         after = fold(before, facts, _STEPS, _NOW, _WORKER)
         if any(isinstance(fact, RunReversed) for fact in facts):
-            after = rolled_back[after.run.id if after.run else ""]
+            after = cancelled
             if cause == "decommissioned":
                 after = _ended(_begun(after, Kind.RELEASE))
         reached = state_of(after, suspended=False)
