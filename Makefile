@@ -87,6 +87,10 @@ generate: install ## Write what follows from the models and the chart: CRDs, ref
 verify: generate ## Fail if what is generated differs from what is committed
 	git diff --exit-code -- README.md crds docs charts manifests
 
+.PHONY: bench
+bench: install ## Measure provisioning against the floor (ARGS='--bursts 1,60,200 --rounds 3 --json FILE')
+	$(BIN)/python -m bench $(ARGS)
+
 .PHONY: release-check
 release-check: verify ## Fail if the work tree is not fit to be tagged as the version in pyproject.toml
 	@test -z "$$(git status --porcelain)" || { git status --short; echo "the work tree is not clean" >&2; exit 1; }

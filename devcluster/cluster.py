@@ -133,6 +133,11 @@ class DevCluster:
         self._lock.close()
         self._lock = None
 
+    @property
+    def pids(self) -> dict[str, int]:
+        """The processes of its programs, by name."""
+        return self._children.pids()
+
     def check(self) -> None:
         """Raise `devcluster.children.ChildFailedError` if a part of the cluster has ended by itself."""
         self._children.check()
