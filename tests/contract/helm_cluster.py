@@ -24,6 +24,8 @@ LEAVING = (
 )
 """What is asked to go and is still there, and why."""
 
+_SIGHT_SECONDS = 3.0
+
 Manifest = dict[str, Any]
 
 
@@ -105,7 +107,19 @@ class Cluster:
         self.kubectl("delete", *tests, f"--namespace={NAMESPACE}", "--grace-period=0")
         for plural in KINDS:
             self.run(str(self.environment.kubectl), "delete", "--all", "--all-namespaces", plural)
-        self.kubectl("delete", "crd", *KINDS, "--ignore-not-found")
+        self.kubectl("delete", "crd", *KINDS, "--ignore-not-found", "--wait=false")
+        begun = time.monotonic()
+
+        def are_gone() -> bool:
+            left = set(KINDS) & self.names("crd")
+            # The API server can lose sight of a CRD whose storage was still being made when it was to go, and looks
+            # again after five minutes; any write of it makes it look at once.
+            if left and time.monotonic() - begun > _SIGHT_SECONDS:
+                wake = (f"test={time.monotonic()}", "--overwrite")
+                self.run(str(self.environment.kubectl), "annotate", "crd", *left, *wake)
+            return not left
+
+        until(are_gone, "the kinds are gone", 60.0)
 
 
 def placed(manifest: Manifest, name: str, namespace: str, **changes: Any) -> Manifest:

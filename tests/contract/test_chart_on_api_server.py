@@ -331,7 +331,7 @@ def test_the_plain_install_runs_and_can_become_a_release(cluster: Cluster) -> No
         cluster.helm("uninstall", RELEASE, where)
         assert set(KINDS) <= cluster.names("crd")
     finally:
-        # How soon a namespace is empty is its controllers' affair; nothing else lives in this one.
+        # How soon they are gone is not what is asked here; the fixture sees to it that the kinds are.
         cluster.kubectl("delete", "--filename=-", "--ignore-not-found", "--wait=false", stdin=served)
 
 
