@@ -1,33 +1,18 @@
-"""What kopf hears: each handler hands an event to the operator and returns. No saga depends on kopf's own state."""
+"""What kopf hears: each handler hands an event to the inbox and returns. No saga depends on kopf's own state."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import kopf
 
 from tenant_operator.api.names import API_VERSION, FIELD_MANAGER, LABEL_MANAGED_BY
+from tenant_operator.inbox import Inbox
 from tenant_operator.provisioning.options import RouteKind
 
 Hear = Callable[[str | None, dict[str, Any]], None]
-
-
-class Inbox(Protocol):
-    """Who wants to hear of changes. `event` is None (first listing), ADDED, MODIFIED or DELETED."""
-
-    def tenant_changed(self, event: str | None, body: dict[str, Any]) -> None: ...
-
-    def plan_changed(self, event: str | None, body: dict[str, Any]) -> None: ...
-
-    def organization_changed(self, event: str | None, body: dict[str, Any]) -> None: ...
-
-    def child_changed(self, event: str | None, body: dict[str, Any]) -> None: ...
-
-    def part_changed(self, event: str | None, body: dict[str, Any]) -> None: ...
-
-    def namespace_changed(self, event: str | None, body: dict[str, Any]) -> None: ...
-
-    def role_binding_changed(self, event: str | None, body: dict[str, Any]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +53,26 @@ def listeners(inbox: Inbox, route_kind: RouteKind) -> list[Listener]:
     ]
 
 
-def registry(heard: Iterable[Listener], login: Callable[[], kopf.AiohttpSession]) -> kopf.OperatorRegistry:
-    """The handlers of the operator, in a registry of their own; `login` makes a session, a new one each time."""
+@asynccontextmanager
+async def watching(
+    heard: Iterable[Listener], login: Callable[[], kopf.AiohttpSession]
+) -> AsyncIterator[Coroutine[Any, Any, object]]:
+    """Watch, by sessions that `login` makes, a new one each time. Yields what is over once a part of kopf is; raises
+    what it failed with. kopf's graceful end takes 5 s for every task of the process and cancels what is left: so it is
+    not told to end before everything else is at rest."""
+    ours, at_rest = asyncio.all_tasks(), asyncio.Event()
+    parts = await kopf.spawn_tasks(
+        registry=_registry(heard, login), settings=_settings(), standalone=True, clusterwide=True, stop_flag=at_rest
+    )
+    try:
+        yield asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        at_rest.set()
+        await kopf.run_tasks(parts, ignored=ours)
+
+
+def _registry(heard: Iterable[Listener], login: Callable[[], kopf.AiohttpSession]) -> kopf.OperatorRegistry:
+    """In a registry of its own: nothing is registered by importing a module."""
     handlers = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=handlers)
@@ -123,7 +126,7 @@ class _NothingInProgress(kopf.ProgressStorage):
         return essence
 
 
-def settings() -> kopf.OperatorSettings:
+def _settings() -> kopf.OperatorSettings:
     """How kopf watches: it reconnects for ever, notices a dead connection, and writes nothing of its own."""
     chosen = kopf.OperatorSettings()
     chosen.posting.enabled = False

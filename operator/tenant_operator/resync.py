@@ -9,7 +9,7 @@ from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan
 from tenant_operator.api.resource import Resource
 from tenant_operator.api.tenant import Tenant
-from tenant_operator.ports import TenantStore, key_of
+from tenant_operator.ports import TenantKey, TenantStore, key_of
 from tenant_operator.saga.errors import ActivityError
 from tenant_operator.tenants.known import KnownTenants
 
@@ -26,8 +26,8 @@ class Inbox(Protocol):
     def tenant_listed(self, tenant: Tenant) -> None:
         """A Tenant is there, in this version or a newer one."""
 
-    def tenant_gone(self, tenant: Tenant) -> None:
-        """A Tenant is there no more."""
+    def tenant_gone(self, key: TenantKey, uid: str) -> None:
+        """The Tenant of that UID is there no more."""
 
     def plan_changed(self, event: str | None, body: dict[str, Any]) -> None:
         """As a watch reports it."""
@@ -73,12 +73,10 @@ class Resync:
         await self._platform(Organization, self._catalog.organizations, self._inbox.organization_changed)
 
     async def _tenants(self) -> None:
-        before = {tenant.metadata.uid: tenant for tenant in self._known}
+        before = {tenant.metadata.uid: key_of(tenant) for tenant in self._known}
         listed = await self._store.list()
         for uid in before.keys() - {tenant.metadata.uid for tenant in listed}:
-            now = self._known.get(key_of(before[uid]))
-            if now is not None and now.metadata.uid == uid:
-                self._inbox.tenant_gone(now)
+            self._inbox.tenant_gone(before[uid], uid)
         for tenant in listed:
             self._inbox.tenant_listed(tenant)
 

@@ -9,9 +9,8 @@ from tenant_operator.adapters.kubernetes.offers import KubernetesOffers
 from tenant_operator.adapters.serving_tls import Clients, ServingTls
 from tenant_operator.admission.judge import Admission
 from tenant_operator.admission.reviews import Webhooks
-from tenant_operator.ports import Directory, TenantStore
-from tenant_operator.provisioning.activity import Ports
 from tenant_operator.settings import Settings
+from tenant_operator.wiring import Outside
 
 
 def serving_tls(settings: Settings) -> ServingTls | None:
@@ -24,24 +23,18 @@ def serving_tls(settings: Settings) -> ServingTls | None:
 
 
 def webhook_server(
-    settings: Settings,
-    tls: ServingTls,
-    name: str,
-    kubernetes: KubernetesClient,
-    ports: Ports,
-    catalog: Directory,
-    store: TenantStore,
+    settings: Settings, tls: ServingTls, name: str, kubernetes: KubernetesClient, outside: Outside
 ) -> HttpsServer:
     """A server that is not open yet, of an operator that the API server knows by `name`. Judged is in this loop."""
     admission = Admission(
         operator=name,
         options=settings.options(),
-        catalog=catalog,
+        catalog=outside.catalog,
         offers=KubernetesOffers(kubernetes),
         access=SubjectAccessReviews(kubernetes),
-        cluster=ports.cluster,
-        store=store,
-        clock=ports.clock,
+        cluster=outside.ports.cluster,
+        store=outside.store,
+        clock=outside.ports.clock,
     )
     token = "" if settings.webhook_token is None else settings.webhook_token.get_secret_value()
     routes = Webhooks(admission, asyncio.get_running_loop()).routes(token)

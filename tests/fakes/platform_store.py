@@ -78,6 +78,10 @@ class FakePlatformStore:
         for subscriber in self._subscribers:
             subscriber("DELETED", body)
 
+    def bodies(self, kind: type[Organization] | type[Plan]) -> list[dict[str, Any]]:
+        """All objects of a kind as they are now, as a list or a watch tells of them."""
+        return [body for (name, _), body in self._objects.items() if name == kind.definition.kind]
+
     def organization(self, name: str) -> Organization:
         """The Organization as it is now."""
         return Organization.model_validate(self._objects["Organization", name])

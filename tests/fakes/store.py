@@ -81,6 +81,10 @@ class FakeTenantStore:
         """The Tenant as it is now, or None."""
         return self._parsed(key) if key in self._objects else None
 
+    def body(self, key: TenantKey) -> dict[str, Any] | None:
+        """The object as it is now, as a watch tells of it; None if there is none."""
+        return self._objects.get(key)
+
     def tenants(self) -> Sequence[Tenant]:
         """All Tenants as they are now."""
         return [self._parsed(key) for key in self._objects]

@@ -2,26 +2,19 @@
 
 import asyncio
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
-from pydantic import SecretStr
 
-from tenant_operator.adapters.kubernetes.catalog import WatchedCatalog
-from tenant_operator.app import Operator
-from tenant_operator.needs import Needs
-from tenant_operator.provisioning.activity import Ports
-from tenant_operator.settings import Settings
-from tests.fakes.platform_store import FakePlatformStore
+from tenant_operator.inbox import Inbox
 from tests.simulation.virtual_time import run
-from tests.simulation.world import ORGANIZATION, PLAN, TENANT, Life, World
+from tests.simulation.world import TENANT, Life, World
 
 Object = dict[str, Any]
-Story = Callable[[Operator, World], None]
+Story = Callable[[Inbox, World], None]
 
 
-def effects_of(story: Story, folder: Path) -> list[tuple[str, str]]:
+def effects_of(story: Story) -> list[tuple[str, str]]:
     """What an operator does that finds a serving tenant, and then hears a story."""
 
     async def told() -> list[tuple[str, str]]:
@@ -40,36 +33,15 @@ def effects_of(story: Story, folder: Path) -> list[tuple[str, str]]:
 
         for port in (world.store, world.cluster, world.storage, world.mailer, world.audit):
             port.before, port.after = note, nothing
-        operator = an_operator(world, folder)
-        tenant = world.tenant
-        assert tenant is not None
-        operator.tenant_changed(None, tenant.to_wire())
+        next_life = Life(world)
         await asyncio.sleep(60)
         assert effects == []
-        story(operator, world)
+        story(next_life.inbox, world)
         await asyncio.sleep(60)
+        await next_life.end()
         return effects
 
     return run(told())
-
-
-def an_operator(world: World, folder: Path) -> Operator:
-    """The whole of it, over what outlives it."""
-    catalog = WatchedCatalog()
-    catalog.observe_plan(None, PLAN.to_wire())
-    catalog.observe_organization(None, ORGANIZATION.to_wire())
-    ports = Ports(world.cluster, world.storage, world.mailer, world.prober, catalog, world.store, world.clock)
-    settings = Settings(database_url=SecretStr("postgresql://nowhere"))
-    return Operator(
-        settings,
-        ports,
-        store=cast(Any, world.store),
-        platform_store=FakePlatformStore(world.cluster),
-        catalog=catalog,
-        notifier=cast(Any, world.notifier),
-        audit=world.audit,
-        needs=Needs(world.storage, {}),
-    )
 
 
 def own(world: World, kind: str) -> Object:
@@ -85,42 +57,42 @@ def patched(body: Object, generation: int, **metadata: Any) -> Object:
 
 
 def fifteen_patches(kind: str, **metadata: Any) -> Story:
-    def story(operator: Operator, world: World) -> None:
+    def story(inbox: Inbox, world: World) -> None:
         body = own(world, kind)
         for generation in range(1, 17):
-            operator.child_changed("ADDED" if generation == 1 else "MODIFIED", patched(body, generation, **metadata))
-        operator.child_changed("DELETED", patched(body, 17, **metadata))
+            inbox.child_changed("ADDED" if generation == 1 else "MODIFIED", patched(body, generation, **metadata))
+        inbox.child_changed("DELETED", patched(body, 17, **metadata))
 
     return story
 
 
 @pytest.mark.parametrize("kind", ["Deployment", "NetworkPolicy", "Ingress"])
-def test_fifteen_patches_of_a_copy_elsewhere_are_no_drift(kind: str, tmp_path: Path) -> None:
-    assert effects_of(fifteen_patches(kind, namespace="elsewhere"), tmp_path) == []
+def test_fifteen_patches_of_a_copy_elsewhere_are_no_drift(kind: str) -> None:
+    assert effects_of(fifteen_patches(kind, namespace="elsewhere")) == []
 
 
-def test_an_own_object_that_is_patched_is_put_right(tmp_path: Path) -> None:
+def test_an_own_object_that_is_patched_is_put_right() -> None:
     """Or else the others would prove nothing."""
-    applied = [name for operation, name in effects_of(fifteen_patches("Deployment"), tmp_path) if operation == "apply"]
+    applied = [name for operation, name in effects_of(fifteen_patches("Deployment")) if operation == "apply"]
 
     assert any(name.startswith("Deployment tenant-") for name in applied)
 
 
-def test_what_is_put_into_the_tenants_namespace_is_no_part_of_it(tmp_path: Path) -> None:
-    assert effects_of(fifteen_patches("Deployment", name="miner"), tmp_path) == []
+def test_what_is_put_into_the_tenants_namespace_is_no_part_of_it() -> None:
+    assert effects_of(fifteen_patches("Deployment", name="miner")) == []
 
 
-def test_a_namespace_that_looks_like_the_tenants_is_not_missed(tmp_path: Path) -> None:
-    def story(operator: Operator, world: World) -> None:
+def test_a_namespace_that_looks_like_the_tenants_is_not_missed() -> None:
+    def story(inbox: Inbox, world: World) -> None:
         lookalike = patched(own(world, "Namespace"), 1, name="lookalike")
-        operator.namespace_changed("ADDED", lookalike)
-        operator.namespace_changed("DELETED", lookalike)
+        inbox.namespace_changed("ADDED", lookalike)
+        inbox.namespace_changed("DELETED", lookalike)
 
-    assert effects_of(story, tmp_path) == []
+    assert effects_of(story) == []
 
 
-def test_the_tenants_own_namespace_is_missed(tmp_path: Path) -> None:
-    def story(operator: Operator, world: World) -> None:
-        operator.namespace_changed("DELETED", own(world, "Namespace"))
+def test_the_tenants_own_namespace_is_missed() -> None:
+    def story(inbox: Inbox, world: World) -> None:
+        inbox.namespace_changed("DELETED", own(world, "Namespace"))
 
-    assert ("apply", "Namespace tenant-banking-cymmetri") in effects_of(story, tmp_path)
+    assert ("apply", "Namespace tenant-banking-cymmetri") in effects_of(story)

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from tenant_operator.api.organization import Organization
 from tenant_operator.api.states import TenantState
 from tenant_operator.saga.errors import Rejected, Unavailable
 from tests.fakes.cluster import healthy, stuck
@@ -66,7 +67,7 @@ def test_a_changed_plan_rolls_out_in_place() -> None:
         assert world.tenant is not None
         runs = world.tenant.status.run
         newer = PLAN.spec.workloads[0].model_copy(update={"name": "auth2", "image": "registry.example/auth:2.0"})
-        world.catalog.plans["starter"] = plan_of(newer)
+        world.offer(plan_of(newer))
         life.queue.wake(KEY)
         assert await life.settle()
         await life.end()
@@ -118,7 +119,7 @@ def test_a_moved_port_moves_the_route_once_the_workloads_are_ready() -> None:
         life = await active(world)
         workload = PLAN.spec.workloads[0]
         moved = workload.model_copy(update={"ports": (workload.ports[0].model_copy(update={"container_port": 9191}),)})
-        world.catalog.plans["starter"] = plan_of(moved)
+        world.offer(plan_of(moved))
         life.queue.wake(KEY)
         assert await life.settle()
         await life.end()
@@ -137,7 +138,7 @@ def test_a_plan_edited_while_workloads_are_awaited_is_what_is_waited_for() -> No
         await asyncio.sleep(5)
         newer = PLAN.spec.workloads[0].model_copy(update={"image": "registry.example/auth:2.0"})
         world.cluster.rollout = healthy
-        world.catalog.plans["starter"] = plan_of(newer)
+        world.offer(plan_of(newer))
         assert await life.settle()
         await life.end()
         return world
@@ -153,9 +154,9 @@ def test_a_tenant_is_released_under_its_old_names_when_its_organization_is_gone(
     async def story() -> World:
         world = World()
         spec = ORGANIZATION.spec.model_copy(update={"slug": "cym"})
-        world.catalog.by_name["cymmetri"] = ORGANIZATION.model_copy(update={"spec": spec})
+        world.offer(ORGANIZATION.model_copy(update={"spec": spec}))
         life = await active(world)
-        del world.catalog.by_name["cymmetri"]
+        world.platform.delete(Organization, "cymmetri")
         world.store.delete(KEY)
         assert await life.settle()
         await life.end()
@@ -223,11 +224,12 @@ def test_a_plan_that_the_api_server_refuses_leaves_the_tenant_serving_and_stalle
         life = await active(world)
         world.fault = refuses
         newer = PLAN.spec.workloads[0].model_copy(update={"image": "registry.example/auth:2.0"})
-        world.catalog.plans["starter"] = plan_of(newer)
+        world.offer(plan_of(newer))
         life.queue.wake(KEY)
         assert not await life.settle(within=60)
         assert told(world) == {"Ready": ("True", "Active"), "Stalled": ("True", "UpkeepFailed")}
-        world.catalog.plans["starter"], world.fault = PLAN, no_fault  # a person takes it back
+        world.fault = no_fault
+        world.offer(PLAN)  # a person takes it back
         life.queue.wake(KEY)
         assert await life.settle()
         await life.end()
@@ -297,12 +299,12 @@ async def resume(world: World) -> None:
 async def change_plan(world: World) -> None:
     aux = PLAN.spec.workloads[0].model_copy(update={"name": "aux"})
     auth = PLAN.spec.workloads[0].model_copy(update={"image": "registry.example/auth:2.0"})
-    world.catalog.plans["starter"] = plan_of(auth, aux)
+    world.offer(plan_of(auth, aux))
 
 
 def take_back(world: World, desired: str) -> None:
     world.store.patch_spec(KEY, desiredState=desired)
-    world.catalog.plans["starter"] = PLAN
+    world.offer(PLAN)
 
 
 CHANGES = {
@@ -371,7 +373,7 @@ def renamed(world: World) -> None:
     """The plan's workload is another one, whose pods never get ready."""
     world.cluster.rollout = stuck()
     newer = PLAN.spec.workloads[0].model_copy(update={"name": "auth2"})
-    world.catalog.plans["starter"] = plan_of(newer)
+    world.offer(plan_of(newer))
 
 
 def test_drift_during_a_rollout_does_not_move_the_route_to_pods_that_are_not_ready() -> None:

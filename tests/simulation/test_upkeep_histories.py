@@ -63,7 +63,8 @@ async def _history(seed: int) -> tuple[World, Plan, str]:
             case 0 | 1:
                 trouble.want(chance.choice(("Active", "Suspended")))
             case 2:
-                plan = world.catalog.plans["starter"] = chance.choice(PLANS)
+                plan = chance.choice(PLANS)
+                world.offer(plan)
                 life.queue.wake(KEY)
             case 3:
                 world.cluster.rollout = chance.choice((healthy, stuck()))

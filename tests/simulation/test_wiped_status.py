@@ -10,6 +10,7 @@ import pytest
 
 from tenant_operator.api.conditions import ConditionType, find_condition
 from tenant_operator.api.names import LABEL_TENANT_UID, Action
+from tenant_operator.api.organization import Organization
 from tenant_operator.api.states import RunKind, TenantState
 from tenant_operator.api.tenant import Tenant
 from tenant_operator.ports import Manifest
@@ -404,17 +405,17 @@ def test_without_its_organization_nothing_is_said_to_be_released() -> None:
     async def story() -> None:
         world = Watched()
         slugged = ORGANIZATION.model_copy(update={"spec": ORGANIZATION.spec.model_copy(update={"slug": "cym"})})
-        world.catalog.by_name["cymmetri"] = slugged
+        world.offer(slugged)
         await _serving(world)
         world.store.replace_status(KEY, {})
-        del world.catalog.by_name["cymmetri"]
+        world.platform.delete(Organization, "cymmetri")
         world.store.delete(KEY)
         life = Life(world)
         await asyncio.sleep(600.0)
         assert world.tenant is not None and world.refs("Namespace") != []
         stalled = find_condition(world.tenant.status.conditions, ConditionType.STALLED)
         assert stalled is not None and "create Organization cymmetri again" in stalled.message
-        world.catalog.by_name["cymmetri"] = slugged
+        world.offer(slugged)
         assert await life.settle()
         await life.end()
         assert world.store.peek(KEY) is None

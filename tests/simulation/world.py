@@ -12,12 +12,12 @@ from itertools import count
 from typing import Any
 
 from tenant_operator.adapters.circuit import Circuit, SparingMailer
-from tenant_operator.api.names import ANNOTATION_ACTION, LABEL_TENANT_UID, ActivityName
+from tenant_operator.adapters.kubernetes.catalog import WatchedCatalog
+from tenant_operator.api.names import LABEL_TENANT_UID, ActivityName
 from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan, Workload
 from tenant_operator.api.states import TenantState
 from tenant_operator.api.tenant import OutboxEvent, Tenant
-from tenant_operator.audit.courier import Courier
 from tenant_operator.ports import ObjectRef, TenantKey
 from tenant_operator.provisioning.activity import Activity, Context, Ports
 from tenant_operator.provisioning.objects import ref_of
@@ -28,19 +28,14 @@ from tenant_operator.saga.activity import Progress, Undone
 from tenant_operator.saga.errors import Outage
 from tenant_operator.saga.evolve import Worker
 from tenant_operator.saga.model import RowState
-from tenant_operator.saga.queue import WorkQueue
-from tenant_operator.saga.runner import Runner
-from tenant_operator.tenants.host import TenantSaga
 from tenant_operator.tenants.journal import decode
-from tenant_operator.tenants.known import KnownTenants
-from tenant_operator.tenants.reconciler import Reconciler
 from tenant_operator.tenants.standing import SERVING
-from tenant_operator.tenants.upkeep import Upkeep
+from tenant_operator.wiring import Outside, assemble
 from tests.fakes.audit import FakeAudit
-from tests.fakes.catalog import FakeCatalog
 from tests.fakes.cluster import FakeCluster
 from tests.fakes.mailer import FakeMailer
 from tests.fakes.notifier import FakeNotifier
+from tests.fakes.platform_store import FakePlatformStore
 from tests.fakes.prober import FakeProber
 from tests.fakes.storage import FakeStorage
 from tests.fakes.store import FakeTenantStore
@@ -134,7 +129,9 @@ class World:
         self.prober = FakeProber()
         self.audit = FakeAudit()
         self.notifier = FakeNotifier()
-        self.catalog = FakeCatalog(self.store, [PLAN], [ORGANIZATION])
+        self.platform = FakePlatformStore(self.cluster)
+        self.offer(PLAN)
+        self.offer(ORGANIZATION)
         self.lives = count(1)
         self.life: Life | None = None
         for port in (self.store, self.cluster, self.audit):
@@ -143,6 +140,10 @@ class World:
         for server, shared in (("database", self.storage), ("mail", self.mailer)):
             shared.before = partial(self._before_shared, server)
             shared.after = self._after
+
+    def offer(self, resource: Plan | Organization) -> None:
+        """The platform team applies it."""
+        self.platform.apply(type(resource), resource.metadata.name, resource.to_wire()["spec"])
 
     async def ask(self, server: str) -> None:
         """What tells whether a server is in service."""
@@ -262,70 +263,62 @@ class Life:
         self.clock = clock = VirtualClock(world.error())
         worker = Worker(f"worker-{number}", number, clock.now())
         world.worker = worker.id
-        known = KnownTenants()
         ids = (f"01{number:04d}{serial:020d}" for serial in count())
-        new_id = lambda: next(ids)  # noqa: E731
         database = Circuit("database", partial(world.ask, "database"), limit=4, clock=clock)
         post = Circuit("mail", partial(world.ask, "mail"), limit=4, clock=clock)
-        database.on_closed = post.on_closed = lambda: self._wake(KEY)
+        catalog = WatchedCatalog()
         world.storage.permits, mailer = database, SparingMailer(world.mailer, post)
-        ports = Ports(world.cluster, world.storage, mailer, world.prober, world.catalog, world.store, clock)
-        self.courier = Courier(world.audit, self._wake, now=clock.now)
-        host = TenantSaga(
+        ports = Ports(world.cluster, world.storage, mailer, world.prober, catalog, world.store, clock)
+        parts = assemble(
+            Outside(ports, world.store, world.platform, catalog, world.notifier, world.audit),
             [Watched(each) for each in (plan if plan is not None else provisioning_steps(options, MIGRATIONS))],
-            ports,
             options,
             worker,
-            store=world.store,
-            notifier=world.notifier,
-            courier=self.courier,
-            known=known,
-            new_id=new_id,
+            new_id=lambda: next(ids),
+            concurrency=4,
+            jitter=random.Random(number),
         )
-        self.runner = Runner(host, worker, clock, jitter=random.Random(number))
-        self.upkeep = Upkeep(host, clock)
-        reconciler = Reconciler(
-            host,
-            self.runner,
-            self.upkeep,
-            store=world.store,
-            known=known,
-            courier=self.courier,
-            clock=clock,
-            new_id=new_id,
-        )
-        self.queue = WorkQueue(reconciler.reconcile, concurrency=4)
-        self.requests = WorkQueue(reconciler.take, concurrency=4)
-        self.known = known
+        self.inbox, self.queue, self.requests, self.courier = parts.inbox, parts.queue, parts.requests, parts.courier
+        database.on_closed = post.on_closed = self.inbox.server_is_back
+        self._known = parts.known
         world.life = self
         asyncio.get_running_loop().set_exception_handler(_report_all_but_crashes)
-        world.store.subscribe(self._changed)
-        self._courier_task = asyncio.create_task(self.courier.run())
+        for body in world.platform.bodies(Plan):
+            self.inbox.plan_changed(None, body)
+        for body in world.platform.bodies(Organization):
+            self.inbox.organization_changed(None, body)
         for tenant in world.store.tenants():
             self._changed(TenantKey(tenant.metadata.namespace or "", tenant.metadata.name))
+        world.store.subscribe(self._changed)
+        world.platform.subscribe(self._offer_changed)
+        self._courier_task = asyncio.create_task(self.courier.run())
 
-    def _wake(self, key: TenantKey) -> None:
-        self.queue.wake(key)
+    @property
+    def _hears(self) -> bool:
+        return self.world.life is self and not self.crashed.is_set()
 
     def _changed(self, key: TenantKey) -> None:
-        """What a watch would report."""
-        if self.world.life is not self or self.crashed.is_set():
-            return
-        tenant = self.world.store.peek(key)
-        if tenant is None:
-            self.known.forget(key)
-            self.courier.cleared(key, ())
-            self.queue.wake(key)
-            return
-        if self.known.observe(tenant):
-            self.queue.wake(key)
-        if ANNOTATION_ACTION in tenant.metadata.annotations:
-            self.requests.wake(key)
+        """What the watch of Tenants would report."""
+        body, known = self.world.store.body(key), self._known.get(key)
+        if body is not None and self._hears:
+            self.inbox.tenant_changed("MODIFIED", body)
+        elif known is not None and self._hears:
+            self.inbox.tenant_changed("DELETED", known.to_wire())
+
+    def _offer_changed(self, event: str, body: dict[str, Any]) -> None:
+        """What the watches of Plans and Organizations would report."""
+        if self._hears:
+            hear = self.inbox.plan_changed if body["kind"] == "Plan" else self.inbox.organization_changed
+            hear(event, body)
 
     def drifted(self, kind: str, name: str) -> None:
-        """Another hand is on an object in the tenant's namespace."""
-        if (tenant := self.world.tenant) is not None:
-            self.upkeep.drifted(tenant, kind, name)
+        """Somebody else deletes an object in the tenant's namespace, as its watch would report it."""
+        tenant = self.world.tenant
+        assert tenant is not None
+        (namespace,) = self.world.refs("Namespace")
+        labels = {LABEL_TENANT_UID: tenant.metadata.uid}
+        metadata = {"name": name, "namespace": namespace.name, "uid": f"uid-{kind}-{name}", "labels": labels}
+        self.inbox.child_changed("DELETED", {"kind": kind, "metadata": metadata})
 
     @property
     def quiet(self) -> bool:

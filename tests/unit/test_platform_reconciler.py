@@ -11,7 +11,7 @@ from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan
 from tenant_operator.catalog.platform_reconciler import RECHECK_SECONDS, RESYNC_SECONDS, PlatformKey, PlatformReconciler
 from tenant_operator.catalog.roles import RBAC_VERSION, role_bindings
-from tenant_operator.ports import Manifest, ObjectRef
+from tenant_operator.ports import Manifest, ObjectRef, TenantKey
 from tenant_operator.provisioning.options import Options
 from tenant_operator.saga.errors import Rejected, Unavailable
 from tests.fakes.cluster import FakeCluster
@@ -291,7 +291,7 @@ async def test_an_organization_that_left_tenants_behind_says_so_until_they_are_g
     await platform.namespace("new")
     await platform.reconcile()
     assert platform.store.organization("acme").status.namespace == "acme"
-    platform.catalog.observe_tenant("ADDED", a_tenant("banking", "Decommissioned"))
+    platform.catalog.observe_tenant(a_tenant("banking", "Decommissioned"))
 
     platform.organization("acme", ANN, namespace="new")
     await platform.reconcile()
@@ -301,7 +301,7 @@ async def test_an_organization_that_left_tenants_behind_says_so_until_they_are_g
     assert platform.store.organization("acme").status.namespace == "acme"
     assert (platform.bound("acme"), platform.bound("new")) == ({}, {"intelliauth-owner": [ANN["name"]]})
 
-    platform.catalog.observe_tenant("DELETED", a_tenant("banking", "Decommissioned"))
+    assert platform.catalog.known.forget(TenantKey("acme", "banking"), "uid-banking")
     await platform.reconcile()
     assert platform.ready()[0] == "True"
     assert platform.store.organization("acme").status.namespace == "new"
@@ -413,7 +413,7 @@ async def test_an_organization_made_anew_owns_its_role_bindings(platform: Platfo
 
 def a_tenant(name: str, state: str, plan: str = "starter") -> dict[str, Any]:
     return {
-        "metadata": {"name": name, "namespace": "acme", "uid": name},
+        "metadata": {"name": name, "namespace": "acme", "uid": f"uid-{name}", "resourceVersion": "1"},
         "spec": {"organization": "acme", "plan": plan, "admin": {"email": "ann@acme.example"}},
         "status": {"state": state},
     }
@@ -423,7 +423,7 @@ async def test_tenants_are_counted_for_their_organization_and_their_plan(platfor
     platform.organization("acme")
     platform.store.apply(Plan, "starter", PLAN)
     for number, state in enumerate(["Active", "Active", "Failed", "Decommissioned"]):
-        platform.catalog.observe_tenant("ADDED", a_tenant(f"t{number}", state))
+        platform.catalog.observe_tenant(a_tenant(f"t{number}", state))
 
     await platform.reconcile()
     assert await platform.reconcile("starter", Plan) == RESYNC_SECONDS
@@ -443,7 +443,7 @@ async def test_a_tenant_elsewhere_that_names_the_organization_is_none_of_its_ten
     await platform.reconcile()
     planted = a_tenant("planted", "Failed")
     planted["metadata"]["namespace"] = "elsewhere"
-    platform.catalog.observe_tenant("ADDED", planted)
+    platform.catalog.observe_tenant(planted)
     writes = platform.store.writes
 
     await platform.reconcile()

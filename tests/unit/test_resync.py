@@ -11,7 +11,6 @@ from tenant_operator.api.tenant import Tenant
 from tenant_operator.ports import TenantKey
 from tenant_operator.resync import Resync
 from tenant_operator.saga.errors import Unavailable
-from tenant_operator.tenants.known import KnownTenants
 from tests.fakes.store import FakeTenantStore
 
 KEY = TenantKey("acme", "banking")
@@ -35,8 +34,8 @@ class World:
 
     def __init__(self) -> None:
         self.store = FakeTenantStore(SystemClock())
-        self.known = KnownTenants()
         self.catalog = WatchedCatalog()
+        self.known = self.catalog.known
         self.listed: dict[str, list[dict[str, Any]]] = {"plans": [PLAN], "organizations": [ORGANIZATION]}
         self.heard: list[tuple[str, str]] = []
         self.catalog.observe_plan(None, PLAN)
@@ -49,8 +48,9 @@ class World:
     def tenant_listed(self, tenant: Tenant) -> None:
         self.heard.append(("listed", tenant.metadata.uid))
 
-    def tenant_gone(self, tenant: Tenant) -> None:
-        self.heard.append(("gone", tenant.metadata.uid))
+    def tenant_gone(self, key: TenantKey, uid: str) -> None:
+        if self.known.forget(key, uid):
+            self.heard.append(("gone", uid))
 
     def plan_changed(self, event: str | None, body: dict[str, Any]) -> None:
         self.heard.append((f"plan {event}", body["metadata"]["uid"]))

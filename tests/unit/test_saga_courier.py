@@ -251,7 +251,7 @@ def test_the_late_answer_about_a_former_tenant_does_not_hide_its_successor() -> 
 def test_only_the_tenant_that_is_gone_is_forgotten() -> None:
     known = KnownTenants()
     known.observe(versions(12, "two"))
-    known.forget(MINE, "one")
+    assert not known.forget(MINE, "one")
     assert known.get(MINE) is not None
-    known.forget(MINE, "two")
-    assert (known.get(MINE), len(known), known.keys()) == (None, 0, set())
+    assert known.forget(MINE, "two")
+    assert (known.get(MINE), len(known), known.key_of_uid("two")) == (None, 0, None)

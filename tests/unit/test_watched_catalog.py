@@ -1,5 +1,6 @@
 """The catalogue says what the watches last reported."""
 
+from itertools import count
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from tenant_operator.api.states import TenantState
 from tenant_operator.ports import TenantKey
 
 KEY = TenantKey("acme", "banking")
+VERSIONS = count(1)
 
 
 def tenant(name: str = "banking", organization: str = "acme", **status: Any) -> dict[str, Any]:
@@ -19,6 +21,7 @@ def tenant(name: str = "banking", organization: str = "acme", **status: Any) -> 
             "name": name,
             "namespace": "acme",
             "uid": f"uid-{name}",
+            "resourceVersion": str(next(VERSIONS)),
             "creationTimestamp": "2026-11-20T10:00:00Z",
             "managedFields": [{"manager": "kubectl"}],
         },
@@ -33,66 +36,80 @@ def catalog() -> WatchedCatalog:
 
 
 def test_a_tenant_is_known_by_its_key_and_its_organization(catalog: WatchedCatalog) -> None:
-    catalog.observe_tenant(None, tenant())
-    catalog.observe_tenant("ADDED", tenant("retail"))
-    catalog.observe_tenant("ADDED", tenant("other", organization="umbrella"))
+    catalog.observe_tenant(tenant())
+    catalog.observe_tenant(tenant("retail"))
+    catalog.observe_tenant(tenant("other", organization="umbrella"))
 
     assert {each.metadata.name for each in catalog.tenants_of("acme")} == {"banking", "retail"}
     assert {each.metadata.name for each in catalog.tenants_of("umbrella")} == {"other"}
     assert catalog.tenants_of("nobody") == ()
     assert len(catalog.tenants()) == 3
-    found = catalog.tenant(KEY)
+    found = catalog.known.get(KEY)
     assert found is not None
     assert found.metadata.creation_timestamp is not None
 
 
 def test_the_last_report_counts(catalog: WatchedCatalog) -> None:
-    catalog.observe_tenant("ADDED", tenant(state="Provisioning"))
-    catalog.observe_tenant("MODIFIED", tenant(state="Active"))
+    catalog.observe_tenant(tenant(state="Provisioning"))
+    catalog.observe_tenant(tenant(state="Active"))
 
     (found,) = catalog.tenants_of("acme")
     assert found.status.state is TenantState.ACTIVE
 
 
 def test_a_tenant_that_is_deleted_and_made_for_another_organization_moves(catalog: WatchedCatalog) -> None:
-    catalog.observe_tenant("ADDED", tenant())
-    catalog.observe_tenant("MODIFIED", tenant(organization="umbrella"))
+    catalog.observe_tenant(tenant())
+    catalog.observe_tenant(tenant(organization="umbrella"))
 
     assert catalog.tenants_of("acme") == ()
     assert len(catalog.tenants_of("umbrella")) == 1
 
 
 def test_a_deleted_tenant_is_forgotten(catalog: WatchedCatalog) -> None:
-    catalog.observe_tenant("ADDED", tenant())
-    catalog.observe_tenant("DELETED", tenant())
-    catalog.observe_tenant("DELETED", tenant())
+    catalog.observe_tenant(tenant())
+    assert catalog.known.forget(KEY, "uid-banking")
 
-    assert catalog.tenant(KEY) is None
+    assert catalog.known.get(KEY) is None
+    assert catalog.known.key_of_uid("uid-banking") is None
     assert catalog.tenants_of("acme") == ()
+    assert catalog.tenants_with_slug("banking") == ()
 
 
-def test_a_tenant_is_kept_without_its_journal(catalog: WatchedCatalog) -> None:
-    row = {"activity": "validate-request", "phase": "validate", "state": "Completed"}
-    catalog.observe_tenant("ADDED", tenant(state="Active", attempt=2, timeline=[row]))
+def test_an_echo_is_told_before_it_is_parsed(catalog: WatchedCatalog) -> None:
+    body = tenant()
+    assert catalog.observe_tenant(body)
+    del body["spec"]
+    assert not catalog.observe_tenant(body)
+    assert len(catalog.tenants()) == 1
 
-    found = catalog.tenant(KEY)
-    assert found is not None
-    assert (found.status.state, found.status.attempt, found.status.timeline) == (TenantState.ACTIVE, 2, ())
 
-
-def test_an_object_that_cannot_be_read_counts_as_absent(catalog: WatchedCatalog) -> None:
-    catalog.observe_tenant("ADDED", tenant())
+def test_a_tenant_that_cannot_be_read_is_found_by_nobody_who_asks_what_there_is(catalog: WatchedCatalog) -> None:
+    told: list[tuple[bool, bool]] = []
+    catalog.known.on_change = lambda before, after: told.append((before is not None, after is not None))
+    catalog.observe_tenant(tenant())
     broken = tenant()
     del broken["spec"]["plan"]
-    catalog.observe_tenant("MODIFIED", broken)
+    assert not catalog.observe_tenant(broken)
 
-    assert catalog.tenant(KEY) is None
+    assert catalog.tenants() == catalog.tenants_of("acme") == catalog.tenants_with_slug("banking") == ()
     assert catalog.tenants_in("acme") == 1, "it is there, and known to be"
+    assert catalog.known.get(KEY) is not None, "the saga that carries it goes on"
 
-    catalog.observe_tenant("MODIFIED", tenant())
+    catalog.observe_tenant(tenant())
+    assert len(catalog.tenants()) == catalog.tenants_in("acme") == 1
+    broken["metadata"]["resourceVersion"] = str(next(VERSIONS))
+    catalog.observe_tenant(broken)
+    assert catalog.known.forget(KEY, "uid-banking")
+    assert catalog.tenants_in("acme") == 0
+    assert told == [(False, True), (True, False), (False, True), (True, False)]
+
+
+def test_one_that_never_could_be_read_is_counted_until_it_is_gone(catalog: WatchedCatalog) -> None:
+    broken = tenant()
+    del broken["spec"]["plan"]
+    catalog.observe_tenant(broken)
     assert catalog.tenants_in("acme") == 1
-    catalog.observe_tenant("MODIFIED", broken)
-    catalog.observe_tenant("DELETED", broken)
+    assert catalog.known.forget(KEY, "uid-banking")
     assert catalog.tenants_in("acme") == 0
 
 

@@ -135,9 +135,9 @@ class Recollection:
         mind = self._mind(record)
         mind.cleared, mind.is_leaky = (_run_id(saga), False) if is_clear else (None, True)
 
-    def forget(self, record: Tenant) -> None:
-        """The Tenant is gone."""
-        mind = self._minds.pop(record.metadata.uid, None)
+    def forget(self, uid: str) -> None:
+        """The Tenant of that UID is gone."""
+        mind = self._minds.pop(uid, None)
         if mind is not None and mind.identity is not None:
             self._adopted.pop(mind.identity, None)
 

@@ -25,7 +25,8 @@ _HELD_UP_RECHECK = 60.0
 
 
 class Reconciler:
-    """Holds no state of its own. `reconcile` and `take` are what the two work queues call."""
+    """Holds no state of its own. `reconcile` and `take` are what the two work queues call; `forget` is for
+    who hears of a deletion."""
 
     def __init__(
         self,
@@ -56,10 +57,7 @@ class Reconciler:
         try:
             return await self._reconcile(key, tenant, attention)
         except Gone:
-            self._known.forget(key, tenant.metadata.uid)
-            self._courier.cleared(key, ())
-            self._runner.forget(key)
-            self._host.recollection.forget(tenant)
+            self.forget(key, tenant.metadata.uid)
             return None
         except Stale:
             return 0.0
@@ -135,6 +133,14 @@ class Reconciler:
             happening = Happening("StatusLost", hindrance, warning=True)
             await self._host.write_standing(tenant, replace(standing, hindrance=hindrance), happening)
         return self._host.recheck_seconds
+
+    def forget(self, key: TenantKey, uid: str) -> None:
+        """The Tenant of that UID is gone: nothing of it is kept in memory."""
+        self._host.recollection.forget(uid)
+        if self._known.forget(key, uid):
+            self._courier.cleared(key, ())
+            self._upkeep.forget(key)
+            self._runner.forget(key)
 
     async def take(self, key: TenantKey, attention: asyncio.Event) -> float | None:
         """Take a one-shot request off a tenant's annotation. Apart from `reconcile`, which may be busy, so that a

@@ -1,0 +1,125 @@
+"""What a replica hears: each report of a watch goes into memory, and wakes whom it concerns. Nothing here waits."""
+
+from typing import Any, Final
+
+from tenant_operator.adapters.kubernetes.catalog import WatchedCatalog
+from tenant_operator.api.names import ANNOTATION_ACTION, LABEL_TENANT_UID
+from tenant_operator.api.tenant import Tenant
+from tenant_operator.catalog.platform_watch import PlatformWatch
+from tenant_operator.ports import TenantKey, key_of
+from tenant_operator.saga.queue import WorkQueue
+from tenant_operator.tenants.drift import DriftWatch
+from tenant_operator.tenants.host import TenantSaga
+from tenant_operator.tenants.reconciler import Reconciler
+from tenant_operator.tenants.standing import standing_of
+from tenant_operator.tenants.upkeep import Upkeep
+
+_DELETED: Final = "DELETED"
+
+
+class Inbox:
+    """`event` is None (first listing), ADDED, MODIFIED or DELETED."""
+
+    def __init__(
+        self,
+        catalog: WatchedCatalog,
+        host: TenantSaga,
+        reconciler: Reconciler,
+        upkeep: Upkeep,
+        platform: PlatformWatch,
+        *,
+        queue: WorkQueue[TenantKey],
+        requests: WorkQueue[TenantKey],
+    ) -> None:
+        """`queue` looks at a tenant, `requests` takes requests off its annotation."""
+        self._catalog = catalog
+        self._known = catalog.known
+        self._host = host
+        self._reconciler = reconciler
+        self._upkeep = upkeep
+        self._platform = platform
+        self._queue = queue
+        self._requests = requests
+        self._drift = DriftWatch()
+
+    def tenant_changed(self, event: str | None, body: dict[str, Any]) -> None:
+        """A Tenant was listed, added, modified or deleted."""
+        metadata = body["metadata"]
+        key = TenantKey(metadata["namespace"], metadata["name"])
+        if event == _DELETED:
+            self.tenant_gone(key, metadata["uid"])
+            return
+        if self._catalog.observe_tenant(body):
+            self._queue.wake(key)
+        if ANNOTATION_ACTION in (metadata.get("annotations") or {}):
+            self._requests.wake(key)
+
+    def tenant_listed(self, tenant: Tenant) -> None:
+        """A Tenant is there, in this version or a newer one."""
+        if self._known.observe(tenant):
+            self._queue.wake(key_of(tenant))
+        if ANNOTATION_ACTION in tenant.metadata.annotations:
+            self._requests.wake(key_of(tenant))
+
+    def tenant_gone(self, key: TenantKey, uid: str) -> None:
+        """The Tenant of that UID is there no more."""
+        self._reconciler.forget(key, uid)
+        self._queue.wake(key)  # a run in hand has to learn of it
+
+    def plan_changed(self, event: str | None, body: dict[str, Any]) -> None:
+        """A Plan was listed, added, modified or deleted."""
+        name = body["metadata"]["name"]
+        before = self._catalog.plan(name)
+        self._catalog.observe_plan(event, body)
+        self._platform.plan_changed(event, body)
+        plan = self._catalog.plan(name)
+        if plan is None or before is None or plan.spec != before.spec:
+            for tenant in self._known:
+                if tenant.spec.plan == name:
+                    self._queue.wake(key_of(tenant))  # its workloads may have to follow
+
+    def organization_changed(self, event: str | None, body: dict[str, Any]) -> None:
+        """An Organization was listed, added, modified or deleted."""
+        self._catalog.observe_organization(event, body)
+        self._platform.organization_changed(event, body)
+
+    def namespace_changed(self, event: str | None, body: dict[str, Any]) -> None:
+        """A namespace was listed, added, modified or deleted: a tenant's own, or perhaps an organisation's."""
+        self.child_changed(event, body)
+        self._platform.namespace_changed(body)
+
+    def role_binding_changed(self, event: str | None, body: dict[str, Any]) -> None:
+        """A RoleBinding was listed, added, modified or deleted: perhaps one that a member needs."""
+        self._platform.role_binding_changed(body)
+
+    def child_changed(self, event: str | None, body: dict[str, Any]) -> None:
+        """Something that a tenant is made of changed: its saga may be waiting for that, or have to put it right."""
+        if (tenant := self._owner(body)) is None:
+            self._drift.forget(body)
+            return
+        if self._drift.is_drift(event, body):
+            self._upkeep.drifted(tenant, body.get("kind", ""), body["metadata"]["name"])
+        self._queue.wake(key_of(tenant))
+
+    def part_changed(self, event: str | None, body: dict[str, Any]) -> None:
+        """Something that no saga waits for changed: it matters only if it has to be put right."""
+        if event == _DELETED:
+            self.child_changed(event, body)
+
+    def server_is_back(self) -> None:
+        """Whoever waits for a server goes on. Who that is shows when it is asked."""
+        for tenant in self._known:
+            run = tenant.status.run
+            if (run is not None and run.finished_at is None) or standing_of(tenant.status).trouble is not None:
+                self._queue.wake(key_of(tenant))
+
+    def _owner(self, body: dict[str, Any]) -> Tenant | None:
+        """The tenant that an object is part of: one whose UID is on it and whose own namespace it is, or is in. Labels
+        alone are nobody's word: whoever may write an object anywhere can copy them."""
+        metadata = body["metadata"]
+        uid = (metadata.get("labels") or {}).get(LABEL_TENANT_UID, "")
+        key = self._known.key_of_uid(uid) or self._host.recollection.key_of_adopted(uid)
+        tenant = None if key is None else self._known.get(key)
+        if tenant is None or self._host.names(tenant).namespace != metadata.get("namespace", metadata["name"]):
+            return None
+        return tenant
