@@ -1,27 +1,22 @@
 """One replica over fakes, from what it learns to its drain: nothing that it needs may end without a word."""
 
 import asyncio
-from collections.abc import Coroutine
-from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from tenant_operator.adapters.kubernetes.catalog import WatchedCatalog
 from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan
 from tenant_operator.api.states import TenantState
-from tenant_operator.provisioning.activity import Ports
 from tenant_operator.provisioning.options import Options
 from tenant_operator.provisioning.steps import provisioning_steps
 from tenant_operator.replica import PartEnded, Replica
 from tenant_operator.saga.evolve import Worker
-from tenant_operator.wiring import Outside, assemble
+from tenant_operator.wiring import assemble
 from tests.simulation.virtual_time import VirtualClock, run
 from tests.simulation.world import KEY, MIGRATIONS, TENANT, World
 
 RESYNC_SECONDS = 300.0
-Beside = dict[str, Coroutine[Any, Any, object]]
 
 
 class Process:
@@ -30,19 +25,12 @@ class Process:
     def __init__(self, world: World) -> None:
         self.world = world
         self.told_to_end = asyncio.Event()
-        options, clock, catalog = Options(), VirtualClock(), WatchedCatalog()
+        options, clock = Options(), VirtualClock()
         world.life = self  # type: ignore[assignment]
         world.worker = "replica"
         self.crashed = asyncio.Event()
         numbers = iter(range(10**6))
-        outside = Outside(
-            Ports(world.cluster, world.storage, world.mailer, world.prober, catalog, world.store, clock),
-            world.store,
-            world.platform,
-            catalog,
-            world.notifier,
-            world.audit,
-        )
+        outside = world.outside(clock, world.mailer)
         self.parts = assemble(
             outside,
             provisioning_steps(options, MIGRATIONS),
@@ -163,7 +151,7 @@ def test_what_ends_because_it_was_told_to_is_no_failure() -> None:
         async def part() -> None:
             await process.told_to_end.wait()
 
-        asyncio.get_running_loop().call_later(timedelta(seconds=3).total_seconds(), process.told_to_end.set)
+        asyncio.get_running_loop().call_later(3.0, process.told_to_end.set)
         await process.replica.work(process.told_to_end, {"watches": part()})
 
     run(story())

@@ -18,7 +18,7 @@ from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan, Workload
 from tenant_operator.api.states import TenantState
 from tenant_operator.api.tenant import OutboxEvent, Tenant
-from tenant_operator.ports import ObjectRef, TenantKey
+from tenant_operator.ports import Clock, Mailer, ObjectRef, TenantKey
 from tenant_operator.provisioning.activity import Activity, Context, Ports
 from tenant_operator.provisioning.objects import ref_of
 from tenant_operator.provisioning.options import Options
@@ -145,6 +145,12 @@ class World:
         """The platform team applies it."""
         self.platform.apply(type(resource), resource.metadata.name, resource.to_wire()["spec"])
 
+    def outside(self, clock: Clock, mailer: Mailer) -> Outside:
+        """What a replica is put upon, for one that knows nothing yet."""
+        catalog = WatchedCatalog()
+        ports = Ports(self.cluster, self.storage, mailer, self.prober, catalog, self.store, clock)
+        return Outside(ports, self.store, self.platform, catalog, self.notifier, self.audit)
+
     async def ask(self, server: str) -> None:
         """What tells whether a server is in service."""
         if server in self.away:
@@ -266,11 +272,9 @@ class Life:
         ids = (f"01{number:04d}{serial:020d}" for serial in count())
         database = Circuit("database", partial(world.ask, "database"), limit=4, clock=clock)
         post = Circuit("mail", partial(world.ask, "mail"), limit=4, clock=clock)
-        catalog = WatchedCatalog()
-        world.storage.permits, mailer = database, SparingMailer(world.mailer, post)
-        ports = Ports(world.cluster, world.storage, mailer, world.prober, catalog, world.store, clock)
+        world.storage.permits = database
         parts = assemble(
-            Outside(ports, world.store, world.platform, catalog, world.notifier, world.audit),
+            world.outside(clock, SparingMailer(world.mailer, post)),
             [Watched(each) for each in (plan if plan is not None else provisioning_steps(options, MIGRATIONS))],
             options,
             worker,
