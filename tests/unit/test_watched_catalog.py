@@ -7,6 +7,7 @@ import pytest
 
 from tenant_operator.adapters.kubernetes.catalog import WatchedCatalog
 from tenant_operator.api.states import TenantState
+from tenant_operator.api.tenant import Tenant
 from tenant_operator.ports import TenantKey
 
 KEY = TenantKey("acme", "banking")
@@ -73,6 +74,15 @@ def test_a_deleted_tenant_is_forgotten(catalog: WatchedCatalog) -> None:
     assert catalog.known.key_of_uid("uid-banking") is None
     assert catalog.tenants_of("acme") == ()
     assert catalog.tenants_with_slug("banking") == ()
+
+
+def test_the_answer_to_a_write_that_comes_after_the_deletion_brings_nothing_back(catalog: WatchedCatalog) -> None:
+    catalog.observe_tenant(tenant())
+    late = Tenant.model_validate(tenant())
+    catalog.known.forget(KEY, "uid-banking")
+
+    assert not catalog.known.observe(late)
+    assert catalog.tenants() == ()
 
 
 def test_an_echo_is_told_before_it_is_parsed(catalog: WatchedCatalog) -> None:

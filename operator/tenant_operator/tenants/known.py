@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
+from typing import Final
 
 from tenant_operator.api.tenant import Tenant
 from tenant_operator.ports import TenantKey, key_of
@@ -14,8 +15,13 @@ def _nothing(before: Tenant | None, after: Tenant | None) -> None:
     """Nobody listens."""
 
 
+_GONE_KEPT: Final = 10_000
+"""UIDs of deleted Tenants that are remembered: answers to requests that were under way when they went come soon."""
+
+
 class KnownTenants:
-    """A map that never goes back in time, with the indexes by which tenants are found.
+    """A map that never goes back in time, with the indexes by which tenants are found. A UID that is gone stays gone:
+    the answer to an own write may come after the report of the deletion.
 
     `on_change` is told of every change, whoever noticed it. A Tenant that cannot be read in its newest version is kept
     as it was read last, for the saga that carries it, but found by no index: nobody may rely on it.
@@ -25,6 +31,7 @@ class KnownTenants:
         self.on_change: Change = _nothing
         self._tenants: dict[TenantKey, Tenant] = {}
         self._keys: dict[str, TenantKey] = {}
+        self._gone: dict[str, None] = {}
         self._unreadable: set[TenantKey] = set()
         self._by_organization: defaultdict[str, dict[TenantKey, Tenant]] = defaultdict(dict)
         self._by_slug: defaultdict[str, dict[TenantKey, Tenant]] = defaultdict(dict)
@@ -68,7 +75,7 @@ class KnownTenants:
     def observe(self, tenant: Tenant) -> bool:
         """Note a version; False if it is not news (an echo of an own write, or a late event)."""
         key = key_of(tenant)
-        if not self.is_news(key, tenant.metadata.resource_version):
+        if tenant.metadata.uid in self._gone or not self.is_news(key, tenant.metadata.resource_version):
             return False
         before = self._hide(key)
         if (known := self._tenants.get(key)) is not None:
@@ -90,6 +97,9 @@ class KnownTenants:
 
     def forget(self, key: TenantKey, uid: str) -> bool:
         """The Tenant of that UID is gone. False if another one is known at its place."""
+        self._gone[uid] = None
+        if len(self._gone) > _GONE_KEPT:
+            del self._gone[next(iter(self._gone))]
         known = self._tenants.get(key)
         if known is not None and known.metadata.uid != uid:
             return False
