@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, nullcontext
 from functools import partial
 from signal import SIGINT, SIGTERM
@@ -80,24 +80,19 @@ async def serve(settings: Settings) -> None:
             circuit.on_closed = parts.inbox.server_is_back
         resync_seconds = settings.resync.total_seconds()
         replica = Replica(
-            outside,
             parts,
+            outside.catalog,
             partial(list_objects, kubernetes),
             resync_seconds=resync_seconds,
             drain_seconds=settings.drain_seconds,
         )
         heard = handlers.listeners(parts.inbox, settings.route_kind)
         watches = Watches([each.path for each in heard])
-        webhooks: HttpsServer | None = None
+        begun: list[Callable[[], Need]] = []
 
         def report() -> list[Need]:
             """What it needs to be ready, and what is wrong with it now."""
-            found = [Need("operator", replica.not_working)]
-            if replica.has_learnt:
-                found.append(Need("watches", watches.fault()))
-            if webhooks is not None:
-                found.append(Need("webhooks", "" if webhooks.is_listening else "not listening"))
-            return found + needs.report()
+            return [Need("operator", replica.not_working), *(look() for look in begun), *needs.report()]
 
         if settings.health_port:
             await stack.enter_async_context(serve_health(settings.health_host, settings.health_port, report))
@@ -119,6 +114,7 @@ async def serve(settings: Settings) -> None:
         except ToldToEnd:
             return
         _log.info("working as %s", worker.id)
+        begun.append(lambda: Need("watches", watches.fault()))
         # The webhooks are the last that ends.
         async with webhooks or nullcontext(), handlers.watching(heard, login) as watched:
             # In place of kopf's own: told to end, it lets the sagas go on for 5 s and then cancels whatever there is.
@@ -128,6 +124,7 @@ async def serve(settings: Settings) -> None:
                 "watches": watched,
             }
             if webhooks is not None:
+                begun.append(lambda: Need("webhooks", "" if webhooks.is_listening else "not listening"))
                 beside["server of the webhooks"] = webhooks.ended.wait()
             await replica.work(told_to_end, beside)
 

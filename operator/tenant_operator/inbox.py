@@ -47,24 +47,13 @@ class Inbox:
         metadata = body["metadata"]
         key = TenantKey(metadata["namespace"], metadata["name"])
         if event == _DELETED:
-            self.tenant_gone(key, metadata["uid"])
+            self._reconciler.forget(key, metadata["uid"])
+            self._queue.wake(key)  # a run in hand has to learn of it
             return
         if self._catalog.observe_tenant(body):
             self._queue.wake(key)
         if ANNOTATION_ACTION in (metadata.get("annotations") or {}):
             self._requests.wake(key)
-
-    def tenant_listed(self, tenant: Tenant) -> None:
-        """A Tenant is there, in this version or a newer one."""
-        if self._known.observe(tenant):
-            self._queue.wake(key_of(tenant))
-        if ANNOTATION_ACTION in tenant.metadata.annotations:
-            self._requests.wake(key_of(tenant))
-
-    def tenant_gone(self, key: TenantKey, uid: str) -> None:
-        """The Tenant of that UID is there no more."""
-        self._reconciler.forget(key, uid)
-        self._queue.wake(key)  # a run in hand has to learn of it
 
     def plan_changed(self, event: str | None, body: dict[str, Any]) -> None:
         """A Plan was listed, added, modified or deleted."""

@@ -8,8 +8,8 @@ from typing import Any
 from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan
 from tenant_operator.api.tenant import Tenant
-from tenant_operator.resync import Listing, Resync
-from tenant_operator.wiring import Outside, Parts
+from tenant_operator.resync import Listing, PlatformKinds, Resync
+from tenant_operator.wiring import Parts
 
 _log = logging.getLogger(__name__)
 
@@ -22,19 +22,17 @@ class Replica:
     """Works on all tenants that there are."""
 
     def __init__(
-        self, outside: Outside, parts: Parts, listing: Listing, *, resync_seconds: float, drain_seconds: float
+        self, parts: Parts, catalog: PlatformKinds, listing: Listing, *, resync_seconds: float, drain_seconds: float
     ) -> None:
         """`resync_seconds`: between two looks for what the watches missed. `drain_seconds`: what runs has so long to
         come to a stop."""
         self._parts = parts
         self._listing = listing
-        self._resync = Resync(outside.store, listing, parts.known, outside.catalog, parts.inbox)
+        self._resync = Resync(listing, parts.known, catalog, parts.inbox)
         self._resync_seconds = resync_seconds
         self._drain_seconds = drain_seconds
         self.not_working = "starting"
         """Why it does not work now; empty while it does."""
-        self.has_learnt = False
-        """Whether it knows what there was when it started."""
 
     async def learn(self) -> None:
         """Find out what there is; plans and organisations first: a tenant is judged by them. Raises ActivityError."""
@@ -46,7 +44,6 @@ class Replica:
         ):
             for body in await self._listing(kind.definition.plural):
                 hear(None, body)
-        self.has_learnt = True
         _log.info("%d tenants known", len(self._parts.known))
 
     async def work(self, told_to_end: asyncio.Event, beside: Mapping[str, Coroutine[Any, Any, object]]) -> None:

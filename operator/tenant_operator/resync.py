@@ -2,14 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import Any, Protocol
 
 from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan
 from tenant_operator.api.resource import Resource
 from tenant_operator.api.tenant import Tenant
-from tenant_operator.ports import TenantKey, TenantStore, key_of
 from tenant_operator.saga.errors import ActivityError
 from tenant_operator.tenants.known import KnownTenants
 
@@ -21,19 +20,13 @@ Listing = Callable[[str], Awaitable[list[dict[str, Any]]]]
 
 
 class Inbox(Protocol):
-    """Who is told of what was found."""
+    """Who is told of what was found, as a watch reports it."""
 
-    def tenant_listed(self, tenant: Tenant) -> None:
-        """A Tenant is there, in this version or a newer one."""
+    def tenant_changed(self, event: str | None, body: dict[str, Any]) -> None: ...
 
-    def tenant_gone(self, key: TenantKey, uid: str) -> None:
-        """The Tenant of that UID is there no more."""
+    def plan_changed(self, event: str | None, body: dict[str, Any]) -> None: ...
 
-    def plan_changed(self, event: str | None, body: dict[str, Any]) -> None:
-        """As a watch reports it."""
-
-    def organization_changed(self, event: str | None, body: dict[str, Any]) -> None:
-        """As a watch reports it."""
+    def organization_changed(self, event: str | None, body: dict[str, Any]) -> None: ...
 
 
 class PlatformKinds(Protocol):
@@ -46,12 +39,9 @@ class PlatformKinds(Protocol):
 
 class Resync:
     """Compares what is known with what is listed, by UID: one that was deleted and made anew is another one. What comes
-    while the list is read is not missing from it."""
+    while the list is read is not missing from it, nor is what is there and cannot be read."""
 
-    def __init__(
-        self, store: TenantStore, listing: Listing, known: KnownTenants, catalog: PlatformKinds, inbox: Inbox
-    ) -> None:
-        self._store = store
+    def __init__(self, listing: Listing, known: KnownTenants, catalog: PlatformKinds, inbox: Inbox) -> None:
         self._listing = listing
         self._known = known
         self._catalog = catalog
@@ -68,25 +58,21 @@ class Resync:
 
     async def once(self) -> None:
         """Raises ActivityError where the API server does not answer."""
-        await self._tenants()
-        await self._platform(Plan, self._catalog.plans, self._inbox.plan_changed)
-        await self._platform(Organization, self._catalog.organizations, self._inbox.organization_changed)
+        for body in await self._compare(Tenant, self._known, self._inbox.tenant_changed):
+            self._inbox.tenant_changed(None, body)
+        await self._compare(Plan, self._catalog.plans(), self._inbox.plan_changed)
+        await self._compare(Organization, self._catalog.organizations(), self._inbox.organization_changed)
 
-    async def _tenants(self) -> None:
-        before = {tenant.metadata.uid: key_of(tenant) for tenant in self._known}
-        listed = await self._store.list()
-        for uid in before.keys() - {tenant.metadata.uid for tenant in listed}:
-            self._inbox.tenant_gone(before[uid], uid)
-        for tenant in listed:
-            self._inbox.tenant_listed(tenant)
-
-    async def _platform(
+    async def _compare(
         self,
         model: type[Resource],
-        known: Callable[[], Collection[Resource]],
+        known: Iterable[Resource],
         changed: Callable[[str | None, dict[str, Any]], None],
-    ) -> None:
-        before = {each.metadata.uid: each.metadata.name for each in known()}
+    ) -> list[dict[str, Any]]:
+        """Tell what is known and no longer there. Returns what is there."""
+        before = {each.metadata.uid: (each.metadata.namespace, each.metadata.name) for each in known}
         listed = await self._listing(model.definition.plural)
         for uid in before.keys() - {each["metadata"]["uid"] for each in listed}:
-            changed("DELETED", {"metadata": {"name": before[uid], "uid": uid}})
+            namespace, name = before[uid]
+            changed("DELETED", {"metadata": {"namespace": namespace, "name": name, "uid": uid}})
+        return listed

@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan
 from tenant_operator.api.tenant import Tenant
-from tenant_operator.ports import TenantKey
 from tests.fakes.store import FakeTenantStore
 
 
@@ -33,9 +32,6 @@ class FakeCatalog:
 
     def tenants_in(self, namespace: str) -> int:
         return sum(1 for each in self._store.tenants() if each.metadata.namespace == namespace)
-
-    def tenant(self, key: TenantKey) -> Tenant | None:
-        return self._store.peek(key)
 
     def tenants(self) -> list[Tenant]:
         return list(self._store.tenants())

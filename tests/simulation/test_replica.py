@@ -39,7 +39,9 @@ class Process:
             new_id=lambda: f"01{next(numbers):024d}",
             concurrency=4,
         )
-        self.replica = Replica(outside, self.parts, self.listing, resync_seconds=RESYNC_SECONDS, drain_seconds=10.0)
+        self.replica = Replica(
+            self.parts, outside.catalog, self.listing, resync_seconds=RESYNC_SECONDS, drain_seconds=10.0
+        )
 
     async def listing(self, plural: str) -> list[dict[str, Any]]:
         if plural == "tenants":
@@ -47,10 +49,10 @@ class Process:
             return [] if body is None else [body]
         return self.world.platform.bodies(Plan if plural == "plans" else Organization)
 
-    async def until(self, state: TenantState | None) -> None:
-        """Until the tenant is in that state; None: until it is gone."""
+    async def until(self, state: TenantState) -> None:
+        """Until the tenant is in that state."""
         async with asyncio.timeout(3600):
-            while (None if self.world.tenant is None else self.world.tenant.status.state) is not state:  # noqa: ASYNC110 (nothing tells of it)
+            while self.world.tenant is None or self.world.tenant.status.state is not state:  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
 
 

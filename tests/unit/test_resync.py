@@ -7,7 +7,6 @@ import pytest
 
 from tenant_operator.adapters.clock import SystemClock
 from tenant_operator.adapters.kubernetes.catalog import WatchedCatalog
-from tenant_operator.api.tenant import Tenant
 from tenant_operator.ports import TenantKey
 from tenant_operator.resync import Resync
 from tenant_operator.saga.errors import Unavailable
@@ -40,16 +39,19 @@ class World:
         self.heard: list[tuple[str, str]] = []
         self.catalog.observe_plan(None, PLAN)
         self.catalog.observe_organization(None, ORGANIZATION)
-        self.resync = Resync(self.store, self.listing, self.known, self.catalog, self)
+        self.resync = Resync(self.listing, self.known, self.catalog, self)
 
     async def listing(self, plural: str) -> list[dict[str, Any]]:
+        if plural == "tenants":
+            body = self.store.body(KEY)
+            return [] if body is None else [body]
         return self.listed[plural]
 
-    def tenant_listed(self, tenant: Tenant) -> None:
-        self.heard.append(("listed", tenant.metadata.uid))
-
-    def tenant_gone(self, key: TenantKey, uid: str) -> None:
-        if self.known.forget(key, uid):
+    def tenant_changed(self, event: str | None, body: dict[str, Any]) -> None:
+        uid = body["metadata"]["uid"]
+        if event != "DELETED":
+            self.heard.append(("listed", uid))
+        elif self.known.forget(TenantKey(body["metadata"]["namespace"], body["metadata"]["name"]), uid):
             self.heard.append(("gone", uid))
 
     def plan_changed(self, event: str | None, body: dict[str, Any]) -> None:
@@ -86,18 +88,36 @@ async def test_a_tenant_that_is_made_anew_while_the_list_is_read_is_not_taken_aw
     world = World()
     world.known.observe(world.store.apply(MANIFEST))
     world.store.delete(KEY)
-    read = world.store.list
+    read = world.listing
 
-    async def list_then_make_anew(namespace: str | None = None) -> list[Tenant]:
-        listed = await read()
-        world.known.observe(world.store.apply(MANIFEST))
+    async def list_then_make_anew(plural: str) -> list[dict[str, Any]]:
+        listed = await read(plural)
+        if plural == "tenants":
+            world.known.observe(world.store.apply(MANIFEST))
         return listed
 
-    world.store.list = list_then_make_anew  # type: ignore[method-assign]
+    world.resync = Resync(list_then_make_anew, world.known, world.catalog, world)
     await world.resync.once()
 
     assert world.heard == []
     assert world.known.get(KEY) is not None
+
+
+async def test_a_tenant_that_can_no_longer_be_read_is_not_gone() -> None:
+    world = World()
+    tenant = world.store.apply(MANIFEST)
+    world.known.observe(tenant)
+    broken = {**tenant.to_wire(), "spec": {}}
+    broken["metadata"] = {**broken["metadata"], "resourceVersion": "8"}
+
+    async def unreadable(plural: str) -> list[dict[str, Any]]:
+        return [broken] if plural == "tenants" else world.listed[plural]
+
+    await Resync(unreadable, world.known, world.catalog, world).once()
+
+    assert ("gone", tenant.metadata.uid) not in world.heard
+    mended = tenant.metadata.model_copy(update={"resource_version": "9"})
+    assert world.known.observe(tenant.model_copy(update={"metadata": mended})), "it is heard of when it is mended"
 
 
 async def test_a_plan_and_an_organization_that_are_gone_are_found() -> None:
@@ -116,11 +136,11 @@ async def test_an_api_server_that_does_not_answer_ends_nothing(caplog: pytest.Lo
 
     async def away(plural: str) -> list[dict[str, Any]]:
         if asked.is_set():
-            return world.listed[plural]
+            return await world.listing(plural)
         asked.set()
         raise Unavailable("no answer")
 
-    world.resync = Resync(world.store, away, world.known, world.catalog, world)
+    world.resync = Resync(away, world.known, world.catalog, world)
     task = asyncio.create_task(world.resync.run(0.01))
     world.store.apply(MANIFEST)
     async with asyncio.timeout(5):

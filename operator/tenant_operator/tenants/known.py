@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
+from itertools import chain
 from typing import Final
 
 from tenant_operator.api.tenant import Tenant
@@ -64,10 +65,13 @@ class KnownTenants:
 
     def count_in(self, namespace: str) -> int:
         """How many Tenants there are in a namespace, whether they can be read or not."""
-        return sum(1 for key in self._tenants.keys() | self._unreadable if key.namespace == namespace)
+        never_read = self._unreadable - self._tenants.keys()
+        return sum(1 for key in chain(self._tenants, never_read) if key.namespace == namespace)
 
-    def is_news(self, key: TenantKey, resource_version: str) -> bool:
-        """Whether a version is newer than what is known at that key."""
+    def is_news(self, key: TenantKey, uid: str, resource_version: str) -> bool:
+        """Whether a version is newer than what is known at that key, and of a Tenant that is not gone."""
+        if uid in self._gone:
+            return False
         known = self._tenants.get(key)
         # Kubernetes 1.35 and later promise that the resourceVersions of one resource compare as whole numbers.
         return known is None or int(resource_version) > int(known.metadata.resource_version)
@@ -75,7 +79,7 @@ class KnownTenants:
     def observe(self, tenant: Tenant) -> bool:
         """Note a version; False if it is not news (an echo of an own write, or a late event)."""
         key = key_of(tenant)
-        if tenant.metadata.uid in self._gone or not self.is_news(key, tenant.metadata.resource_version):
+        if not self.is_news(key, tenant.metadata.uid, tenant.metadata.resource_version):
             return False
         before = self._hide(key)
         if (known := self._tenants.get(key)) is not None:

@@ -78,7 +78,7 @@ class WatchedCatalog:
         """Take over a version of a Tenant. False if it is not news: an echo is told before anything is parsed."""
         metadata = body["metadata"]
         key = TenantKey(metadata["namespace"], metadata["name"])
-        if not self.known.is_news(key, metadata["resourceVersion"]):
+        if not self.known.is_news(key, metadata["uid"], metadata["resourceVersion"]):
             return False
         tenant = _parsed(Tenant, body)
         if tenant is None:
