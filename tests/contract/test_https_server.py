@@ -124,6 +124,12 @@ async def test_a_stranger_gets_a_bare_404(authority: Authority, method: str, pat
     assert headers == {"Content-Length": "0", "Connection": "close"}
 
 
+async def test_a_refusal_is_heard_by_a_peer_that_is_still_sending(authority: Authority) -> None:
+    async with serving(authority) as peer:
+        for _ in range(10):
+            assert (await threaded(peer.request, "/echo", b"x" * 40_000))[0] == 404
+
+
 RAW = {
     "no HTTP": (b"\x16\x03\x01\r\n\r\n", 400),
     "HTTP/1.0": (b"POST %b HTTP/1.0\r\n\r\n", 400),

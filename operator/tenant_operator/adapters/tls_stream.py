@@ -14,6 +14,8 @@ T = TypeVar("T")
 
 _CHUNK: Final = 16 * 1024
 """What one record of TLS holds at most."""
+_HEARD_OUT: Final = 64 * 1024
+"""Bytes that the other side may still send after the goodbye."""
 
 
 class TlsStream:
@@ -42,10 +44,15 @@ class TlsStream:
             await self._flush()
 
     async def close(self) -> None:
-        """Say goodbye, and do not wait for an answer."""
+        """Say goodbye, and let the other side say what it is about to: a socket that is closed on bytes that nobody has
+        read resets the connection, and that takes back an answer which is on its way."""
         with suppress(ssl.SSLError):
             self._tls.unwrap()
         await self._flush()
+        self._writer.write_eof()
+        left = _HEARD_OUT
+        while left > 0 and (received := await self._reader.read(_CHUNK)):
+            left -= len(received)
         self._writer.close()
         await self._writer.wait_closed()
 
