@@ -7,6 +7,8 @@ from tenant_operator.api.names import ANNOTATION_ACTION, LABEL_TENANT_UID
 from tenant_operator.api.tenant import Tenant
 from tenant_operator.catalog.platform_watch import PlatformWatch
 from tenant_operator.ports import TenantKey, key_of
+from tenant_operator.provisioning.objects import is_going
+from tenant_operator.provisioning.readiness import rollout
 from tenant_operator.saga.queue import WorkQueue
 from tenant_operator.tenants.drift import DriftWatch
 from tenant_operator.tenants.host import TenantSaga
@@ -86,9 +88,11 @@ class Inbox:
         if (tenant := self._owner(body)) is None:
             self._drift.forget(body)
             return
-        if self._drift.is_drift(event, body):
+        is_drift = self._drift.is_drift(event, body)
+        if is_drift:
             self._upkeep.drifted(tenant, body.get("kind", ""), body["metadata"]["name"])
-        self._queue.wake(key_of(tenant))
+        if is_drift or event is None or is_going(body) or _has_rolled_out(body):
+            self._queue.wake(key_of(tenant))
 
     def part_changed(self, event: str | None, body: dict[str, Any]) -> None:
         """Something that no saga waits for changed: it matters only if it has to be put right."""
@@ -112,3 +116,8 @@ class Inbox:
         if tenant is None or self._host.names(tenant).namespace != metadata.get("namespace", metadata["name"]):
             return None
         return tenant
+
+
+def _has_rolled_out(body: dict[str, Any]) -> bool:
+    """Whether it is a Deployment that is complete: the others are looked at every few seconds."""
+    return body.get("kind") == "Deployment" and rollout(body).complete

@@ -71,6 +71,7 @@ class World:
         self.prober = FakeProber()
         self.catalog = FixedCatalog()
         self.heartbeats: list[tuple[str, int | None]] = []
+        self.is_awaited = True
 
     def context(self, uid: str = "uid-1", *, slug: str = "banking", owner: str = "cymmetri", **changes: Any) -> Context:
         async def journalled(name: str) -> None:
@@ -88,6 +89,7 @@ class World:
             options=Options(),
             checkpoints=frozenset(),
             heartbeat=heartbeat,
+            is_awaited=lambda: self.is_awaited,
             checkpoint=journalled,
         )
         return replace(context, **changes)

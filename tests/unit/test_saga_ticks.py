@@ -1,11 +1,14 @@
 """One intent covers a phase, and what is completed in it rides on the next write: what is lost with it is repeated."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
+from typing import Any
+
+import pytest
 
 from tenant_operator.api.names import ActivityName
-from tenant_operator.saga.activity import Done, Progress
+from tenant_operator.saga.activity import Done, NotYet, Progress
 from tenant_operator.saga.errors import Unavailable
 from tenant_operator.saga.evolve import Worker
 from tenant_operator.saga.facts import (
@@ -20,6 +23,7 @@ from tenant_operator.saga.facts import (
 )
 from tenant_operator.saga.host import Pulse
 from tenant_operator.saga.model import Outcome, RowState
+from tenant_operator.saga.runner import Runner
 from tests.simulation.virtual_time import run
 from tests.unit.saga_interpreter import step
 from tests.unit.test_saga_runner import MemoryHost, Record, hang, outcome, rest
@@ -34,12 +38,31 @@ LOOK, SPACE, STORE, SCHEMA, DEPLOY = (
 PHASE = (SPACE, STORE, SCHEMA)
 
 
+class Crowd:
+    """Several hosts of one saga each, as one host: the note of a record tells which is meant."""
+
+    def __init__(self, hosts: dict[str, MemoryHost]) -> None:
+        self._hosts = hosts
+
+    def key(self, record: Record) -> str:
+        return record.note
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return lambda record, *args, **options: getattr(self._hosts[record.note], name)(record, *args, **options)
+
+
+def phased_host() -> MemoryHost:
+    """A host with a look, a phase of three, and a phase of one."""
+    host = MemoryHost()
+    host.plan = {name: step(name, looks_only=name is LOOK) for name in (LOOK, *PHASE, DEPLOY)}
+    return host
+
+
 def lives(tell: Callable[[MemoryHost], Awaitable[None]] = rest) -> MemoryHost:
-    """A host with a look, a phase of three, and a phase of one, on which a story was told to its end."""
+    """Such a host, on which a story was told to its end."""
 
     async def story() -> MemoryHost:
-        host = MemoryHost()
-        host.plan = {name: step(name, looks_only=name is LOOK) for name in (LOOK, *PHASE, DEPLOY)}
+        host = phased_host()
         await tell(host)
         return host
 
@@ -103,6 +126,38 @@ def test_what_lasts_is_seen_after_half_a_second_and_was_when_it_was() -> None:
     times = [(row.started_at, row.completed_at) for row in rows]
     seconds = [tuple(round((each - begin).total_seconds(), 1) for each in pair if each) for pair in times]
     assert seconds == [(0.0, 0.0), (0.0, 0.2), (0.2, 3.2), (3.2, 3.2), (3.2, 3.2)]
+
+
+@pytest.mark.parametrize(("sagas", "seconds"), [(1, 0.7), (4, 0.7), (40, 5.2), (400, 10.2)])
+def test_where_many_are_at_work_they_write_no_more_ticks_than_a_few(sagas: int, seconds: float) -> None:
+    async def story() -> None:
+        hosts = {str(number): phased_host() for number in range(sagas)}
+        for name, host in hosts.items():
+            host.deeds[SPACE], host.deeds[STORE] = lasting(0.2), lasting(30)
+            host.store(note=name)
+        crowd: Any = Crowd(hosts)
+        runner = Runner(crowd, hosts["0"].worker, hosts["0"].clock)
+        await asyncio.gather(*(runner.advance(host.stored, asyncio.Event()) for host in hosts.values()))
+        for host in hosts.values():
+            (_, _), (when, _), *_ = host.journal
+            assert round(when, 2) == seconds
+
+    run(story())
+
+
+def test_what_waits_for_a_moment_is_not_told() -> None:
+    """The tick of what came before it waits as well: until the next write, or for half a second."""
+    looks: Iterator[Progress] = iter([NotYet("pods are on their way", 0.3), Done("all ready")])
+
+    async def tell(host: MemoryHost) -> None:
+        async def look(pulse: Pulse) -> Progress:
+            return next(looks)
+
+        host.deeds[STORE] = look
+        await rest(host)
+
+    host = lives(tell)
+    assert [len(facts) for _, facts in host.journal] == [4, 6, 2], "as if nothing had to wait"
 
 
 def test_a_cancel_undoes_what_was_run_and_gives_up_what_was_only_reserved() -> None:

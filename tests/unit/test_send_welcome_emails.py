@@ -69,6 +69,7 @@ class Journal:
             options=options,
             checkpoints=frozenset(self.checkpoints),
             heartbeat=lambda detail, progress: self.heartbeats.append((detail, progress)),
+            is_awaited=lambda: True,
             checkpoint=self.checkpoint,
         )
 

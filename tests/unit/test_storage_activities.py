@@ -75,7 +75,16 @@ class World:
             raise AssertionError(f"unexpected checkpoint {name}")
 
         return Context(
-            TENANT, plan, None, NAMES, ports, Options(), frozenset(), lambda detail, progress: None, checkpoint
+            TENANT,
+            plan,
+            None,
+            NAMES,
+            ports,
+            Options(),
+            frozenset(),
+            lambda detail, progress: None,
+            lambda: True,
+            checkpoint,
         )
 
     def secret(self, name: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ from tenant_operator.ports import ObjectRef
 from tenant_operator.provisioning.activities.allocate_namespace import AllocateNamespace
 from tenant_operator.provisioning.activities.deploy_workloads import DeployWorkloads
 from tenant_operator.provisioning.activities.wait_ready import WaitReady
-from tenant_operator.provisioning.contents import Deployed, contents_hash
+from tenant_operator.provisioning.contents import Deployed, contents
 from tenant_operator.saga.activity import Done, NotYet
 from tenant_operator.saga.errors import Rejected, Unavailable
 from tests.fakes.cluster import FakeCluster, stuck
@@ -96,7 +96,7 @@ async def test_a_workload_that_is_missing_is_not_ready(bounded: World) -> None:
     await done(DeployWorkloads(), bounded.context())
     more = a_plan(workloads=[*(each.to_wire() for each in a_plan().spec.workloads), {"name": "new", "image": "new:1"}])
     context = bounded.context(plan=more)
-    rolled_out = contents_hash(context.names, more, context.options, context.ports.storage.endpoint)
+    rolled_out = contents(context.names, more, context.options, context.ports.storage.endpoint).digest
     tenant = context.tenant.model_copy(
         update={"status": context.tenant.status.model_copy(update={"workloads_hash": rolled_out})}
     )
@@ -128,10 +128,11 @@ async def test_the_cause_is_told_while_workloads_are_not_ready(bounded: World) -
         waiting.cause,
     )
     assert waiting.progress == 0
-    assert waiting.recheck_seconds == 1.0
+    assert waiting.recheck_seconds == 5.0, "the watch tells when it is over"
 
 
-async def test_in_the_first_moments_pods_are_not_asked_for(bounded: World) -> None:
+async def test_pods_are_not_asked_for_what_would_not_be_told(bounded: World) -> None:
+    bounded.is_awaited = False
     bounded.cluster.rollout = stuck("ContainerCreating")
     await done(DeployWorkloads(), bounded.context())
 

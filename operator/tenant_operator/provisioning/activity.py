@@ -10,6 +10,7 @@ from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan
 from tenant_operator.api.tenant import Tenant
 from tenant_operator.ports import Catalog, Census, Clock, Cluster, Mailer, Prober, Storage
+from tenant_operator.provisioning.contents import Contents, contents
 from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.options import Options
 from tenant_operator.saga.activity import Done, Progress, RetryPolicy, Undone
@@ -34,7 +35,8 @@ class Context:
     """Everything one try of an activity may use.
 
     `heartbeat(detail, progress)` says what is being done now (shown to people, journalled every few seconds; progress
-    in percent). `checkpoint(name)` journals that a part of the activity is done; `checkpoints` are those of earlier
+    in percent). `is_awaited()` tells whether it would be now: what costs something to find out need not be said before.
+    `checkpoint(name)` journals that a part of the activity is done; `checkpoints` are those of earlier
     tries.
     `plan` and `organization` are None if they no longer exist: a compensation must work without them.
     """
@@ -47,7 +49,12 @@ class Context:
     options: Options
     checkpoints: frozenset[str]
     heartbeat: Callable[[str, int | None], None]
+    is_awaited: Callable[[], bool]
     checkpoint: Callable[[str], Awaitable[None]]
+
+    def contents(self, plan: Plan) -> Contents:
+        """What the plan makes of the tenant. Rejected if a template in it is broken."""
+        return contents(self.names, plan, self.options, self.ports.storage.endpoint)
 
     @property
     def uid(self) -> str:

@@ -39,6 +39,9 @@ class Pulse(Protocol):
     def heartbeat(self, detail: str, progress: int | None = None) -> None:
         """Say what is being done, and how far it is in percent. Journalled with the next pulse."""
 
+    def is_awaited(self) -> bool:
+        """Whether what is said now would be journalled: news that cost something to find out can wait till then."""
+
     async def checkpoint(self, name: str) -> None:
         """Journal that a part of the activity is done. Returns once it is written."""
 

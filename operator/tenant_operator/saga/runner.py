@@ -15,8 +15,7 @@ from tenant_operator.saga.errors import ActivityError, NotAsked, Unavailable
 from tenant_operator.saga.evolve import Worker
 from tenant_operator.saga.facts import ActivityCompleted, CompensationCompleted, Fact, RemainsFound
 from tenant_operator.saga.host import Clock, Gone, Host, JournalMoved, R
-from tenant_operator.saga.session import NEWS, Session
-from tenant_operator.saga.sight import Sight
+from tenant_operator.saga.session import NEWS, Kept, Session
 
 _log = logging.getLogger(__name__)
 
@@ -41,8 +40,8 @@ class Runner(Generic[R]):
         self._host = host
         self._worker = worker
         self._clock = clock
-        self._sights: dict[Hashable, Sight] = {}
-        self._behind: set[Hashable] = set()
+        self._kept: dict[Hashable, Kept] = {}
+        self._at_work = 0
         self._jitter = jitter or random.Random()  # noqa: S311 (spreads retries, guards nothing)
         self._stopping = False
 
@@ -57,13 +56,21 @@ class Runner(Generic[R]):
         None: only when something happens). May be cancelled anywhere; called again, it goes on from the journal. Raises
         Gone, Unavailable.
         """
+        self._at_work += 1
+        try:
+            return await self._advance(record, attention)
+        finally:
+            self._at_work -= 1
+
+    async def _advance(self, record: R, attention: asyncio.Event) -> tuple[R, float | None]:
         key = self._host.key(record)
         while True:
-            sight, lost_ticks = self._sights.pop(key, None), key in self._behind
-            session = Session(self._host, record, self._worker, self._clock, sight, lost_ticks=lost_ticks)
+            kept = self._kept.pop(key, Kept())
+            session = Session(self._host, record, self._worker, self._clock, kept, at_work=lambda: self._at_work)
+            keep = session.keep_sight
             try:
                 again = await self._carry(session, attention)
-                self._behind.discard(key)
+                keep = session.keep
                 return session.record, again
             except JournalMoved:
                 record = await self._host.refresh(record)
@@ -71,16 +78,12 @@ class Runner(Generic[R]):
                 session.unsee()
                 raise
             finally:
-                if session.ticks:
-                    self._behind.add(key)
-                run = session.saga.run
-                if run is not None and not run.finished:
-                    self._sights[key] = session.sight
+                if (left := keep()) != Kept():
+                    self._kept[key] = left
 
     def forget(self, key: Hashable) -> None:
         """The record is gone."""
-        self._sights.pop(key, None)
-        self._behind.discard(key)
+        self._kept.pop(key, None)
 
     async def _carry(self, session: Session[R], attention: asyncio.Event) -> float | None:
         outcome: list[Fact] = []
@@ -199,8 +202,7 @@ class Runner(Generic[R]):
                 return _Watched.OVERDUE
             try:
                 await session.pulse()
-                if session.measure().elapsed >= session.next_flush:
-                    await session.flush()
+                await session.flush(at_once=False)
                 pause = 0.0
             except Unavailable as error:  # no reason to stop what goes well: the next pulse may get through
                 _log.warning("%s: no heartbeat: %s", work.activity, error)
@@ -226,12 +228,10 @@ class Runner(Generic[R]):
             # It does not wait for a time, but for the server: told once.
             await session.commit([replace(failed, next_try_at=None)], now)
         session.say(work.activity, cause, progress)
-        await session.flush()
-        recheck = now.elapsed + seconds
+        await session.pulse()
+        await session.flush(at_once=False)
         latest = session.deadline(work.activity) if isinstance(work, Act) else math.inf
-        # The last looks before the deadline: what they saw is what the failure will name.
-        await session.pulse(at_once=recheck + NEWS >= latest)
-        return min(recheck, session.next_pulse, latest)
+        return min(now.elapsed + seconds, session.next_pulse, session.next_flush, latest)
 
 
 class _Pulse(Generic[R]):
@@ -243,6 +243,9 @@ class _Pulse(Generic[R]):
 
     def heartbeat(self, detail: str, progress: int | None = None) -> None:
         self._session.say(self._activity, detail, progress)
+
+    def is_awaited(self) -> bool:
+        return self._session.is_awaited()
 
     async def checkpoint(self, name: str) -> None:
         await self._session.checkpoint(self._activity, name)

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, Generic
@@ -22,10 +22,35 @@ NEWS: Final = 5.0
 """What it does or waits for is journalled so many seconds after the last write at the earliest: a healthy step ends
 sooner and costs nothing."""
 
-TICK: Final = 0.5
+_TICK: Final = 0.5
 """Seconds after which a tick is journalled if no other write has taken it along."""
 
+_FEW: Final = 4
+"""Sagas at work at once whose ticks and news are journalled as soon as this. Where there are more, each has to wait
+longer, so that all together write no more often: it is the writes that would slow them down."""
+
+_LATE: Final = NEWS + 2.0
+"""Seconds before its deadline from which on all that a waiting activity sees is journalled."""
+
 _WRITE_TRIES: Final = 5
+
+
+def patience(seconds: float, at_work: int) -> float:
+    """How long something may wait for another write that takes it along, if it is `seconds` where few sagas are at
+    work; until the next sign of life at the longest."""
+    return min(seconds * max(at_work / _FEW, 1.0), PULSE)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a worker knows of a saga beside the journal, from one look at it to the next: what it has `seen` of the run,
+    the `ticks` that are to be journalled yet and since when (seconds, monotonic), and whether earlier ones were lost
+    because they could not be."""
+
+    seen: Sight | None = None
+    ticks: tuple[Fact, ...] = ()
+    ticking_since: float = math.inf
+    has_lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +67,21 @@ class Session(Generic[R]):
     journal in it and the ticks since, which ride on the next write."""
 
     def __init__(
-        self, host: Host[R], record: R, worker: Worker, clock: Clock, sight: Sight | None, *, lost_ticks: bool = False
+        self, host: Host[R], record: R, worker: Worker, clock: Clock, kept: Kept, *, at_work: Callable[[], int]
     ) -> None:
-        """`sight`: what this process has seen of the run so far. `lost_ticks`: it could not journal all of that."""
+        """`at_work`: how many sagas are in hand."""
         self._host = host
         self._worker = worker
         self._clock = clock
+        self._at_work = at_work
         self._lock = asyncio.Lock()
         self._said: Pulsed | None = None
-        self.ticks: Sequence[Fact] = ()
-        self._ticking_since = math.inf
+        self.ticks = kept.ticks
+        self._ticking_since = kept.ticking_since
         self._hold(record)
-        self._lost = [TicksLost()] if lost_ticks and self._is_ours(self._journal.run) else []
-        self._see(sight, self._now())
-        self._confirmed = sight or self.sight
+        self._lost = [TicksLost()] if kept.has_lost and self._is_ours(self._journal.run) else []
+        self._see(kept.seen, self._now())
+        self._confirmed = kept.seen or self.sight
 
     def _hold(self, record: R) -> None:
         self.record = record
@@ -117,11 +143,11 @@ class Session(Generic[R]):
     @property
     def next_flush(self) -> float:
         """When the ticks are due to be journalled (seconds, monotonic); never if there are none."""
-        return self._ticking_since + TICK
+        return self._ticking_since + patience(_TICK, self._at_work())
 
-    async def flush(self) -> None:
-        """Journal the ticks, if there are any."""
-        if self.ticks:
+    async def flush(self, *, at_once: bool = True) -> None:
+        """Journal the ticks, if there are any; if not `at_once`, those that are due."""
+        if self.ticks and (at_once or self.measure().elapsed >= self.next_flush):
             await self.commit([], self.measure())
 
     async def commit(self, facts: Sequence[Fact], now: Moment) -> None:
@@ -157,6 +183,18 @@ class Session(Generic[R]):
         if self.saga.run is not None and self.saga.run.worker == self._worker.id:
             self.sight = replace(self.sight, heard=now.elapsed)
         self._confirmed = self.sight
+
+    def keep(self) -> Kept:
+        """What is to be known at the next look, if this one ended well."""
+        return Kept(self._kept_sight(), self.ticks, self._ticking_since)
+
+    def keep_sight(self) -> Kept:
+        """What is to be known at the next look if this one was cut off: the ticks are not made up for."""
+        return Kept(self._kept_sight(), has_lost=bool(self.ticks or self._lost))
+
+    def _kept_sight(self) -> Sight | None:
+        run = self.saga.run
+        return self.sight if run is not None and not run.finished else None
 
     def unsee(self) -> None:
         """The journal cannot be written: what was seen since it was counts for nothing, or a run that is well would be
@@ -194,14 +232,24 @@ class Session(Generic[R]):
             return math.inf
         said, beat = self._said, run.heartbeat
         news = said is not None and (said.activity, said.detail) != (beat.activity, beat.detail)
-        return self.sight.heard + (NEWS if news else PULSE)
+        return self.sight.heard + (patience(NEWS, self._at_work()) if news else PULSE)
 
-    async def pulse(self, *, at_once: bool = False) -> None:
-        """Journal the running activity as alive if that is due; its news `at_once`."""
+    def is_awaited(self) -> bool:
+        """Whether news of the running activity would be journalled now."""
+        now = self.measure()
+        return now.elapsed >= self.sight.heard + patience(NEWS, self._at_work()) or self.is_late(now)
+
+    def is_late(self, now: Moment) -> bool:
+        """Whether the time of the activity in hand is nearly over: what is seen last is what its failure will name."""
+        row = self.saga.in_hand
+        return row is not None and now.elapsed + _LATE >= deadline(self.sight, self.steps[row.activity])
+
+    async def pulse(self) -> None:
+        """Journal the running activity as alive if that is due; its news at once when it is late."""
         now, run = self.measure(), self.saga.run
-        if run is None or run.heartbeat is None or not (at_once or now.elapsed >= self.next_pulse):
+        if run is None or run.heartbeat is None:
             return
         beat = run.heartbeat
         said = self._said or Pulsed(beat.activity, beat.detail, beat.progress)
-        if now.elapsed >= self.next_pulse or said.detail != beat.detail:
+        if now.elapsed >= self.next_pulse or (self.is_late(now) and said.detail != beat.detail):
             await self.commit([said], now)

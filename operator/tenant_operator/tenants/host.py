@@ -7,7 +7,7 @@ from datetime import datetime
 
 from tenant_operator.api.conditions import ConditionType, find_condition
 from tenant_operator.api.names import ActivityName
-from tenant_operator.api.plan import Plan
+from tenant_operator.api.plan import Plan, PlanSpec
 from tenant_operator.api.tenant import OutboxEvent, Tenant
 from tenant_operator.audit.courier import Courier
 from tenant_operator.ports import Conflict, Notifier, TenantKey, TenantStore, key_of
@@ -73,7 +73,7 @@ class TenantSaga:
         self._known = known
         self._new_id = new_id
         self.recollection = Recollection(new_id)
-        self._steps: dict[Names, tuple[Plan | None, Mapping[str, Step]]] = {}
+        self._steps: dict[Names, tuple[PlanSpec | None, Mapping[str, Step]]] = {}
 
     def names(self, tenant: Tenant) -> Names:
         """What everything of the tenant is called. One that only pretends to be of an organisation learns no slug."""
@@ -123,12 +123,13 @@ class TenantSaga:
     def steps(self, record: Tenant) -> Mapping[str, Step]:
         names = self.names(record)
         plan = self._ports.catalog.plan(record.spec.plan)
-        known_plan, steps = self._steps.get(names, (None, None))
-        if steps is None or known_plan is not plan:
+        spec = plan.spec if plan is not None else None
+        known, steps = self._steps.get(names, (None, None))
+        if steps is None or known is not spec:
             steps = {name: self._step(activity, names, plan) for name, activity in self._activities.items()}
             if len(self._steps) >= _KEPT_STEPS:
                 self._steps.clear()
-            self._steps[names] = (plan, steps)
+            self._steps[names] = (spec, steps)
         return steps
 
     def _step(self, activity: Activity, names: Names, plan: Plan | None) -> Step:
@@ -377,6 +378,7 @@ class TenantSaga:
             options=self._options,
             checkpoints=frozenset(next(checkpoints, ())),
             heartbeat=pulse.heartbeat,
+            is_awaited=pulse.is_awaited,
             checkpoint=pulse.checkpoint,
         )
 
@@ -386,6 +388,9 @@ class Silence:
 
     def heartbeat(self, detail: str, progress: int | None = None) -> None:
         """Not told."""
+
+    def is_awaited(self) -> bool:
+        return True
 
     async def checkpoint(self, name: str) -> None:
         raise Rejected("there is no journal row outside a saga")

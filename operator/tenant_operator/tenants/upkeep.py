@@ -1,18 +1,18 @@
 """What a serving tenant needs beside sagas: traffic as desired, workloads as the plan has them, drift put right."""
 
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
-from tenant_operator.api.plan import Plan
+from tenant_operator.api.plan import Plan, PlanSpec
 from tenant_operator.api.states import DesiredState, TenantState
 from tenant_operator.api.tenant import Tenant
 from tenant_operator.ports import Clock, Manifest, ObjectRef, TenantKey, key_of
-from tenant_operator.provisioning import claims, manifests, route
+from tenant_operator.provisioning import claims, route
 from tenant_operator.provisioning.activities.deploy_workloads import workload_refs
 from tenant_operator.provisioning.activities.wait_ready import WaitReady
 from tenant_operator.provisioning.activity import Context
-from tenant_operator.provisioning.contents import contents, contents_hash
 from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.objects import apply_all, delete_all, ref_of
 from tenant_operator.saga.activity import NotYet
@@ -41,8 +41,7 @@ class Upkeep:
         self._clock = clock
         self._drifted: set[TenantKey] = set()
         self._applied: dict[TenantKey, str] = {}
-        self._hashes: dict[TenantKey, tuple[Plan, Names, str]] = {}
-        self._parts: dict[TenantKey, tuple[Plan, Names, frozenset[tuple[str, str]]]] = {}
+        self._hashes: dict[TenantKey, tuple[PlanSpec, Names, str]] = {}
         self._pauses: dict[TenantKey, tuple[float, float]] = {}
         self._told: dict[TenantKey, float] = {}
 
@@ -50,27 +49,23 @@ class Upkeep:
         """Somebody else changed or deleted an object in the tenant's namespace. If the tenant is made of it, it is to
         be applied again; what was pruned is no part of it any more, and what somebody put there never was."""
         key = key_of(tenant)
-        if key not in self._drifted and self._is_part(key, self._context(tenant), kind, name):
+        if key not in self._drifted and self._is_part(self._context(tenant), kind, name):
             self._drifted.add(key)
 
-    def _is_part(self, key: TenantKey, ctx: Context, kind: str, name: str) -> bool:
+    @staticmethod
+    def _is_part(ctx: Context, kind: str, name: str) -> bool:
         """Whether the plan makes such an object; where it cannot be asked, anything may be one."""
         if ctx.plan is None:
             return True
-        known = self._parts.get(key)
-        if known is None or known[0] is not ctx.plan or known[1] != ctx.names:
-            try:
-                made = contents(ctx.names, ctx.plan, ctx.options, ctx.ports.storage.endpoint)
-            except Rejected:
-                return True
-            parts = frozenset((each["kind"], each["metadata"]["name"]) for each in made)
-            known = self._parts[key] = (ctx.plan, ctx.names, parts)
-        return (kind, name) in known[2]
+        try:
+            return ctx.contents(ctx.plan).has(kind, name)
+        except Rejected:
+            return True
 
     def forget(self, key: TenantKey) -> None:
         """The tenant is gone."""
         self._drifted.discard(key)
-        for known in (self._applied, self._hashes, self._parts, self._pauses, self._told):
+        for known in (self._applied, self._hashes, self._pauses, self._told):
             known.pop(key, None)
 
     async def tend(self, tenant: Tenant) -> tuple[Tenant, float | None]:
@@ -186,8 +181,8 @@ class Upkeep:
     async def _apply(self, ctx: Context, plan: Plan, *, with_route: bool) -> None:
         # A larger quota comes before the pods that need it.
         await apply_all(ctx.ports.cluster, self._boundary(ctx, plan))
-        contents = manifests.workloads(ctx.names, plan)
-        await apply_all(ctx.ports.cluster, [*contents, *(self._route(ctx, plan) if with_route else ())])
+        workloads = ctx.contents(plan).workloads
+        await apply_all(ctx.ports.cluster, [*workloads, *(self._route(ctx, plan) if with_route else ())])
 
     async def _may_route(self, ctx: Context, plan: Plan, standing: Standing, *, drifted: bool) -> bool:
         """An open route moves to what the plan says when the rollout is complete. One that was changed by another hand
@@ -210,19 +205,15 @@ class Upkeep:
         return found is not None and bool(found.get("status", {}).get("availableReplicas"))
 
     def _boundary(self, ctx: Context, plan: Plan) -> list[Manifest]:
-        database = ctx.ports.storage.endpoint
-        namespace, *bounds = manifests.namespace(ctx.names, plan)
-        return [
-            claims.marked(namespace, ctx.tenant, served=True),
-            *bounds,
-            *manifests.network_policies(ctx.names, ctx.options, plan, database=database),
-        ]
+        contents = ctx.contents(plan)
+        namespace, *bounds = contents.namespace
+        return [claims.marked(namespace, ctx.tenant, served=True), *bounds, *contents.policies]
 
     def _route(self, ctx: Context, plan: Plan) -> list[Manifest]:
         is_open = ctx.tenant.status.state is TenantState.ACTIVE
         return route.manifests(ctx.names, ctx.options, plan, is_open=is_open)
 
-    async def _prune(self, ctx: Context, workloads: list[Manifest]) -> None:
+    async def _prune(self, ctx: Context, workloads: Iterable[Manifest]) -> None:
         """Delete the workloads that the plan no longer has."""
         wanted = {ref_of(manifest) for manifest in workloads}
         await delete_all(ctx.ports.cluster, [ref for ref in await workload_refs(ctx) if ref not in wanted])
@@ -246,7 +237,7 @@ class Upkeep:
         if ctx.plan is not None:
             # Only now: until here the former workloads took the traffic.
             await apply_all(ctx.ports.cluster, self._route(ctx, ctx.plan))
-            await self._prune(ctx, manifests.workloads(ctx.names, ctx.plan))
+            await self._prune(ctx, ctx.contents(ctx.plan).workloads)
         happening = Happening("RolledOut", progress.detail)
         return await self._host.write_standing(tenant, replace(standing, rolling_out=""), happening), None
 
@@ -261,12 +252,8 @@ class Upkeep:
 
     def _hash(self, key: TenantKey, ctx: Context, plan: Plan) -> str:
         known = self._hashes.get(key)
-        if known is None or known[0] is not plan or known[1] != ctx.names:
-            known = self._hashes[key] = (
-                plan,
-                ctx.names,
-                contents_hash(ctx.names, plan, ctx.options, ctx.ports.storage.endpoint),
-            )
+        if known is None or known[0] is not plan.spec or known[1] != ctx.names:
+            known = self._hashes[key] = (plan.spec, ctx.names, ctx.contents(plan).digest)
         return known[2]
 
     def _context(self, tenant: Tenant) -> Context:

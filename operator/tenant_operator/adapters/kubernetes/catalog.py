@@ -68,7 +68,13 @@ class WatchedCatalog:
 
     def observe_plan(self, event: str | None, body: Mapping[str, Any]) -> None:
         """Take over what a watch of Plans reports."""
+        name = body["metadata"]["name"]
+        before = self._plans.get(name)
         self._observe(self._plans, Plan, event, body)
+        plan = self._plans.get(name)
+        if plan is not None and before is not None and plan.spec == before.spec:
+            # Whoever remembers what follows from a spec knows it again: a status changes with each tenant.
+            self._plans[name] = plan.model_copy(update={"spec": before.spec})
 
     def observe_organization(self, event: str | None, body: Mapping[str, Any]) -> None:
         """Take over what a watch of Organizations reports."""

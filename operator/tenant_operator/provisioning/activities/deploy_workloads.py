@@ -6,9 +6,8 @@ from typing import ClassVar, Final
 
 from tenant_operator.api.names import LABEL_TENANT_UID, ActivityName, PhaseName
 from tenant_operator.ports import ObjectRef
-from tenant_operator.provisioning import manifests
 from tenant_operator.provisioning.activity import Activity, Context
-from tenant_operator.provisioning.contents import Deployed, contents_hash
+from tenant_operator.provisioning.contents import Deployed
 from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.objects import COMPONENT, all_of, apply_all, delete_all
 from tenant_operator.saga.activity import Done, NotYet, Progress, RetryPolicy
@@ -34,12 +33,12 @@ class DeployWorkloads(Activity):
         """Rejected if the plan is gone, or a template in it is broken."""
         if ctx.plan is None:
             raise Rejected(f"plan {ctx.tenant.spec.plan} no longer exists")
-        objects = manifests.workloads(ctx.names, ctx.plan)
+        contents = ctx.contents(ctx.plan)
+        objects = contents.workloads
         ctx.heartbeat(f"applying {len(objects)} objects", None)
         await apply_all(ctx.ports.cluster, objects)
         deployments = sum(1 for manifest in objects if manifest["kind"] == "Deployment")
-        digest = contents_hash(ctx.names, ctx.plan, ctx.options, ctx.ports.storage.endpoint)
-        return Done(f"{deployments} workloads of plan {ctx.plan.metadata.name} applied", Deployed(digest))
+        return Done(f"{deployments} workloads of plan {ctx.plan.metadata.name} applied", Deployed(contents.digest))
 
     async def compensate(self, ctx: Context) -> Progress:
         """Delete every workload that carries the tenant's UID, whatever plan it came from."""

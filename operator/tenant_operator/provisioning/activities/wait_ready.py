@@ -1,25 +1,23 @@
 """wait-ready: the workloads have rolled out, and the tenant answers."""
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import ClassVar, Final
 
 from tenant_operator.api.names import LABEL_TENANT_UID, ActivityName, PhaseName
 from tenant_operator.api.plan import Plan
 from tenant_operator.ports import Manifest
-from tenant_operator.provisioning import manifests, readiness
+from tenant_operator.provisioning import readiness
 from tenant_operator.provisioning.activity import Activity, Context
-from tenant_operator.provisioning.contents import contents_hash
 from tenant_operator.provisioning.manifests import template_values
 from tenant_operator.provisioning.objects import COMPONENT, all_of, apply_all
 from tenant_operator.provisioning.rendering import render_value
 from tenant_operator.saga.activity import Done, NotYet, Progress, RetryPolicy
 from tenant_operator.saga.errors import Rejected, Unavailable
 
-_RECHECK_SECONDS: Final = 1.0
-# Until then pods are on their way in the best of clusters, and asking what ails them would cost the API server two
-# lists for each tenant that is about to be ready.
-_DIAGNOSE_AFTER: Final = timedelta(seconds=2)
+# Rollouts that are complete are told by the watch.
+_ROLLOUT_RECHECK: Final = 5.0
+_PROBE_RECHECK: Final = 1.0
 
 
 class WaitReady(Activity):
@@ -35,12 +33,10 @@ class WaitReady(Activity):
         """One look at the workloads, and once they run at the plan's readiness probe."""
         if ctx.plan is None:
             raise Rejected(f"plan {ctx.tenant.spec.plan} no longer exists")
-        if (
-            contents_hash(ctx.names, ctx.plan, ctx.options, ctx.ports.storage.endpoint)
-            != ctx.tenant.status.workloads_hash
-        ):
+        contents = ctx.contents(ctx.plan)
+        if contents.digest != ctx.tenant.status.workloads_hash:
             # The plan was edited after the workloads were deployed: what is waited for is what it wants now.
-            await apply_all(ctx.ports.cluster, manifests.workloads(ctx.names, ctx.plan))
+            await apply_all(ctx.ports.cluster, contents.workloads)
         labels = {LABEL_TENANT_UID: ctx.uid, COMPONENT: "workload"}
         ctx.heartbeat("looking at the workloads", None)
         deployments = await ctx.ports.cluster.list("apps/v1", "Deployment", ctx.names.namespace, labels)
@@ -48,14 +44,14 @@ class WaitReady(Activity):
         percent = readiness.progress(states)
         if not all(state.complete for state in states):
             cause = await self._cause(ctx, states, deployments)
-            return NotYet(cause, _RECHECK_SECONDS, percent)
+            return NotYet(cause, _ROLLOUT_RECHECK, percent)
         unanswered = await _probe(ctx, ctx.plan)
         if unanswered:
-            return NotYet(unanswered, _RECHECK_SECONDS, percent)
+            return NotYet(unanswered, _PROBE_RECHECK, percent)
         return Done(f"{len(states)} workloads ready, {sum(state.ready for state in states)} pods")
 
     async def _cause(self, ctx: Context, states: Sequence[readiness.Rollout], deployments: Sequence[Manifest]) -> str:
-        if _all_young(deployments, ctx.ports.clock.now()):
+        if not ctx.is_awaited():  # asking what ails the pods would cost the API server two lists, for nobody
             return readiness.cause(states, deployments, (), ())
         cluster, namespace = ctx.ports.cluster, ctx.names.namespace
         pods, events = await all_of(
@@ -65,12 +61,6 @@ class WaitReady(Activity):
             )
         )
         return readiness.cause(states, deployments, pods, events)
-
-
-def _all_young(deployments: Sequence[Manifest], now: datetime) -> bool:
-    """Whether all were created a moment ago, by the API server's clock."""
-    created = [deployment["metadata"].get("creationTimestamp") for deployment in deployments]
-    return all(moment is not None and abs(now - datetime.fromisoformat(moment)) < _DIAGNOSE_AFTER for moment in created)
 
 
 async def _probe(ctx: Context, plan: Plan) -> str:
