@@ -78,10 +78,10 @@ typecheck: install ## Check the types
 
 .PHONY: generate
 generate: install ## Write what follows from the models and the chart: CRDs, references, schema, plain install, argocd-cm
-	$(BIN)/python -m tenant_operator.api.generate crds
-	$(BIN)/python -m docs.generate docs
-	$(BIN)/python -m charts.generate
-	$(BIN)/python -m manifests.argocd.generate
+	$(BIN)/python -m tools.crds crds
+	$(BIN)/python -m tools.docs.pages docs
+	$(BIN)/python -m tools.chart
+	$(BIN)/python -m tools.argocd
 
 .PHONY: verify
 verify: generate ## Fail if what is generated differs from what is committed

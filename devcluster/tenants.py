@@ -17,18 +17,37 @@ Tenant = dict[str, Any]
 
 
 class TenantWatch:
-    """Sees every change of every Tenant from its start on; each arrives once, in order, as its new JSON object."""
+    """Sees the Tenants from its start on: each version that arrives once, in order, as its JSON object. A watch that
+    the server ends (it drops whoever reads too slowly) is taken up again; versions in between may be missed then."""
 
     def __init__(self, environment: Environment) -> None:
         command = [str(environment.kubectl), f"--kubeconfig={environment.kubeconfig}", "get", "tenants"]
         options = ["--all-namespaces", "--watch", "--output-watch-events", "--output=json"]
         self._command = tied_to_us([*command, *options])
         self._changes: queue.SimpleQueue[Tenant | None] = queue.SimpleQueue()
+        self._seen: dict[str, int] = {}
         self._kubectl: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
+        self._over = threading.Event()
 
     def __enter__(self) -> Self:
-        self._kubectl = subprocess.Popen(  # noqa: S603
+        self._kubectl = self._start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        if self._reader is not None:
+            while self._reader.is_alive():  # it may just have started another one
+                if self._kubectl is not None:
+                    self._kubectl.terminate()
+                self._reader.join(0.1)
+
+    def _start(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(  # noqa: S603
             self._command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -36,17 +55,6 @@ class TenantWatch:
             text=True,
             start_new_session=True,
         )
-        self._reader = threading.Thread(target=self._read, args=(self._kubectl,), daemon=True)
-        self._reader.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._kubectl is not None and self._reader is not None:
-            self._kubectl.terminate()
-            self._reader.join()
-            self._kubectl.wait()
 
     def changes(self, timeout: float) -> list[Tenant]:
         """What changed since the last call; waits for ``timeout`` seconds at most. Raises `PlatformError`."""
@@ -64,14 +72,28 @@ class TenantWatch:
             raise PlatformError("the watch of the tenants ended")
         return tenant
 
-    def _read(self, kubectl: subprocess.Popen[str]) -> None:
-        assert kubectl.stdout is not None  # noqa: S101 (it is a pipe)
-        with kubectl.stdout as lines:
-            for line in lines:
-                event = json.loads(line)
-                if event["type"] in ("ADDED", "MODIFIED"):
-                    self._changes.put(event["object"])
+    def _read(self) -> None:
+        heard = True
+        while heard and not self._over.is_set():  # one that tells nothing at all will not do better next time
+            heard = False
+            kubectl = self._kubectl = self._start() if self._kubectl is None else self._kubectl
+            assert kubectl.stdout is not None  # noqa: S101 (it is a pipe)
+            with kubectl.stdout as lines:
+                for line in lines:
+                    heard = True
+                    self._hear(json.loads(line))
+            kubectl.wait()
+            self._kubectl = None
         self._changes.put(None)
+
+    def _hear(self, event: dict[str, Any]) -> None:
+        if event["type"] not in ("ADDED", "MODIFIED"):
+            return
+        metadata = event["object"]["metadata"]
+        version = int(metadata["resourceVersion"])
+        if version > self._seen.get(metadata["uid"], 0):
+            self._seen[metadata["uid"]] = version
+            self._changes.put(event["object"])
 
 
 def key(tenant: Tenant) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tenant_operator import logs
-from tenant_operator.api.generate import render_crds
+from tenant_operator.api.crds import render_crds
 from tenant_operator.settings import Settings, SettingsError, load
 
 app = typer.Typer(

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import yaml
 
-from charts import generate
 from devcluster import binaries
-from tenant_operator.api.generate import render_crds
+from tenant_operator.api.crds import render_crds
 from tenant_operator.settings import PREFIX, Settings
+from tools import chart as generator
 
-CHART = generate.CHART
+CHART = generator.CHART
 PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
 TOKEN = "0123456789abcdef01234567"
 RENDERED = {"webhook": {"certificate": {"source": "cert-manager"}, "token": TOKEN}}
@@ -185,7 +185,7 @@ def test_it_passes_the_linter(chart: Chart, values: str) -> None:
 
 def test_it_has_the_operator_s_version() -> None:
     about = yaml.safe_load((CHART / "Chart.yaml").read_text())
-    with (generate.ROOT / "pyproject.toml").open("rb") as file:
+    with (generator.ROOT / "pyproject.toml").open("rb") as file:
         version = tomllib.load(file)["project"]["version"]
 
     assert (about["version"], about["appVersion"]) == (version, version)
@@ -287,7 +287,7 @@ def test_settings_become_what_the_operator_reads(chart: Chart, monkeypatch: pyte
 
 def test_every_setting_can_be_said(chart: Chart) -> None:
     samples = {"string": "x", "integer": 7, "number": 7.5, "array": ["x"], "object": {}}
-    schemas = generate.settings_schema()["properties"]
+    schemas = generator.settings_schema()["properties"]
     wanted = {name: schema.get("default") or samples[schema["type"][0]] for name, schema in schemas.items()}
     wanted["egressDatabase"] = wanted["egressDns"]
     references = {"secrets": {"smtpPassword": {"name": "smtp"}}}
@@ -295,13 +295,13 @@ def test_every_setting_can_be_said(chart: Chart) -> None:
     found = environment(chart.rendered(merged({"settings": wanted}, references)))
 
     said = {name.removeprefix(PREFIX).lower() for name in found if name.startswith(PREFIX)}
-    assert set(generate.setting_names()) <= said
+    assert set(generator.setting_names()) <= said
 
 
 def test_a_setting_is_in_the_values_a_secret_or_decided_by_the_chart() -> None:
-    assert Settings.model_fields.keys() >= generate.SECRETS
-    assert Settings.model_fields.keys() >= generate.DECIDED
-    assert not [name for name in generate.setting_names() if "password" in name or "token" in name]
+    assert Settings.model_fields.keys() >= generator.SECRETS
+    assert Settings.model_fields.keys() >= generator.DECIDED
+    assert not [name for name in generator.setting_names() if "password" in name or "token" in name]
 
 
 def test_secrets_are_references(chart: Chart) -> None:
@@ -840,22 +840,22 @@ def test_the_chart_s_copy_of_a_kind_is_what_the_models_say(name: str) -> None:
 
 
 def test_the_schema_the_tables_and_the_version_are_up_to_date() -> None:
-    described = list(generate.values((CHART / "values.yaml").read_text(encoding="utf-8")))
+    described = list(generator.values((CHART / "values.yaml").read_text(encoding="utf-8")))
     for file, change in (
-        ("values.schema.json", lambda text: generate.values_schema(text, described)),
-        ("README.md", lambda text: generate.readme(text, described)),
-        ("Chart.yaml", generate.versioned),
+        ("values.schema.json", lambda text: generator.values_schema(text, described)),
+        ("README.md", lambda text: generator.readme(text, described)),
+        ("Chart.yaml", generator.versioned),
     ):
         text = (CHART / file).read_text(encoding="utf-8")
         assert change(text) == text, f"{file}: run `make generate`"
 
 
 def test_the_plain_install_is_what_the_chart_renders(helm: str) -> None:
-    assert generate.INSTALL.read_text(encoding="utf-8") == generate.install(helm), "run `make generate`"
+    assert generator.INSTALL.read_text(encoding="utf-8") == generator.install(helm), "run `make generate`"
 
 
 def test_the_plain_install_is_complete_and_in_order() -> None:
-    objects = list(yaml.safe_load_all(generate.INSTALL.read_text(encoding="utf-8")))
+    objects = list(yaml.safe_load_all(generator.INSTALL.read_text(encoding="utf-8")))
     kinds = [each["kind"] for each in objects]
 
     assert kinds[:4] == ["Namespace", *["CustomResourceDefinition"] * 3]

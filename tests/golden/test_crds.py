@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tenant_operator.api.generate import render_crds, write_crds
+from tenant_operator.api.crds import render_crds
+from tools.crds import write_crds
 
 CRDS = Path(__file__).parents[2] / "crds"
 RENDERED = render_crds()

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from tenant_operator.api.generate import render_crds
+from tenant_operator.api.crds import render_crds
 
 _TYPES: dict[str, type | tuple[type, ...]] = {
     "object": dict,

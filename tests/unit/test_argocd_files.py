@@ -204,9 +204,9 @@ def test_every_action_is_tested() -> None:
 
 def test_the_config_map_is_what_the_lua_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "argocd-cm.yaml"
-    monkeypatch.setattr("sys.argv", ["generate.py", str(target)])
+    monkeypatch.setattr("sys.argv", ["argocd.py", str(target)])
 
-    runpy.run_path(str(ARGOCD / "generate.py"), run_name="__main__")
+    runpy.run_module("tools.argocd", run_name="__main__")
 
     assert (ARGOCD / "argocd-cm.yaml").read_text() == target.read_text(), "run `make generate`"
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from charts import generate
+from tools import chart
 
 VALUES = """\
 # About all of it.
@@ -19,28 +19,28 @@ nested:
 
 
 def test_values_are_described_by_the_comments_above_them() -> None:
-    found = list(generate.values(VALUES))
+    found = list(chart.values(VALUES))
 
     assert found == [
-        generate.Value(("count",), 1, "How many."),
-        generate.Value(("nested", "name"), "", "What it is called."),
-        generate.Value(("nested", "items"), {"a": 1}, "All of them."),
+        chart.Value(("count",), 1, "How many."),
+        chart.Value(("nested", "name"), "", "What it is called."),
+        chart.Value(("nested", "items"), {"a": 1}, "All of them."),
     ]
 
 
 @pytest.mark.parametrize("text", ["a: 1\n", "# not a description\na: 1\n", "a:\n  # -- Yes.\n  b: 1\n  c: 2\n", ""])
 def test_a_value_that_nobody_describes_is_an_error(text: str) -> None:
     with pytest.raises(KeyError):
-        list(generate.values(text))
+        list(chart.values(text))
 
 
 def test_a_value_that_the_schema_does_not_know_is_an_error() -> None:
     with pytest.raises(KeyError):
-        generate.values_schema('{"properties": {}}', [generate.Value(("a",), 1, "A.")])
+        chart.values_schema('{"properties": {}}', [chart.Value(("a",), 1, "A.")])
 
 
 def test_the_schema_of_settings_has_neither_references_nor_unknown_keys() -> None:
-    properties = generate.settings_schema()["properties"]
+    properties = chart.settings_schema()["properties"]
 
     assert properties["routeKind"]["enum"] == ["Ingress", "HTTPRoute", None]
     assert properties["databasePort"]["type"] == ["integer", "null"]
@@ -57,7 +57,7 @@ def test_the_schema_of_settings_has_neither_references_nor_unknown_keys() -> Non
 
 
 def test_words_about_settings_speak_of_values() -> None:
-    properties = generate.settings_schema()["properties"]
+    properties = chart.settings_schema()["properties"]
 
     assert "mailTransport=http" in properties["mailApiUrl"]["description"]
     assert "secrets.databaseUrl" in properties["databaseHost"]["description"]
@@ -72,17 +72,17 @@ def test_the_tables_replace_what_is_between_their_marks_and_nothing_else() -> No
         )
     )
 
-    text = generate.readme(written, [generate.Value(("a", "b"), {"c": [1]}, "X | Y.")])
+    text = chart.readme(written, [chart.Value(("a", "b"), {"c": [1]}, "X | Y.")])
 
     assert text.startswith("Before.\n")
     assert "obsolete" not in text
     assert '| `a.b` | `{"c": [1]}` | X \\| Y. |' in text
-    assert generate.readme(text, [generate.Value(("a", "b"), {"c": [1]}, "X | Y.")]) == text
+    assert chart.readme(text, [chart.Value(("a", "b"), {"c": [1]}, "X | Y.")]) == text
 
 
 def test_a_readme_without_a_place_for_a_table_is_an_error() -> None:
     with pytest.raises(KeyError):
-        generate.readme("Nothing.", [])
+        chart.readme("Nothing.", [])
 
 
 PARTS = ("values", "settings")

@@ -7,11 +7,11 @@ from types import ModuleType
 import pytest
 from aiohttp import web
 
-from charts.generate import CHART
 from devcluster import ports
 from tenant_operator.adapters.health import Need, serve_health
 from tenant_operator.adapters.paused import serve_paused
 from tenant_operator.adapters.web import serving
+from tools.chart import CHART
 
 HOST = "127.0.0.1"
 

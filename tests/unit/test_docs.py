@@ -10,14 +10,14 @@ from typing import Any, ClassVar, Literal
 import pytest
 import yaml
 
-from docs import api_reference, docstrings, pictures
-from docs.generate import PAGES
 from tenant_operator.api import names
 from tenant_operator.api.conditions import ConditionType, Reason
 from tenant_operator.api.fields import ApiModel
 from tenant_operator.api.names import ActivityName
 from tenant_operator.api.resource import Definition, Resource
 from tenant_operator.api.states import TenantState
+from tools.docs import api_reference, docstrings, pictures
+from tools.docs.pages import PAGES
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = PAGES["reference.md"]()

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from docs.markdown import code
 from tenant_operator.api.cel import VALIDATIONS
 from tenant_operator.api.duration import DURATION_PATTERN
+from tools.docs.markdown import code
 
 Schema = Mapping[str, Any]
 

@@ -1,4 +1,4 @@
-"""Writes `argocd-cm.yaml` from the Lua beside it: `python -m manifests.argocd.generate`."""
+"""Writes Argo CD's `argocd-cm.yaml` from the Lua in manifests/argocd: `python -m tools.argocd`."""
 
 import sys
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import yaml
 
-HERE: Final = Path(__file__).resolve().parent
+FOLDER: Final = Path(__file__).resolve().parents[1] / "manifests" / "argocd"
 HEADER: Final = """\
 # Health checks and actions for Argo CD, made by `make generate` from resource_customizations/. It adds keys of its own
 # to the ConfigMap that Argo CD has already, and leaves the others as they are:
@@ -53,5 +53,5 @@ def _dump(document: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    target = Path(sys.argv[1]) if len(sys.argv) > 1 else HERE / "argocd-cm.yaml"
-    target.write_text(config_map(HERE / "resource_customizations"), encoding="utf-8")
+    target = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER / "argocd-cm.yaml"
+    target.write_text(config_map(FOLDER / "resource_customizations"), encoding="utf-8")

@@ -4,15 +4,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
 from typing import Any, Final
 
-from docs import docstrings
-from docs.markdown import anchor, code, prose, table
-from docs.schema_words import Field, fields, name_of, sections, violations
 from tenant_operator.__main__ import app
 from tenant_operator.api import names
 from tenant_operator.api.conditions import ConditionType, Reason
+from tenant_operator.api.crds import RESOURCES
 from tenant_operator.api.duration import format_duration
 from tenant_operator.api.egress import Protocol
-from tenant_operator.api.generate import RESOURCES
 from tenant_operator.api.meta import ConditionStatus
 from tenant_operator.api.names import API_VERSION, CATEGORY, Action, ActivityName
 from tenant_operator.api.organization import MemberKind, MemberRole
@@ -31,6 +28,9 @@ from tenant_operator.api.states import (
 )
 from tenant_operator.provisioning.options import Options
 from tenant_operator.provisioning.steps import provisioning_steps
+from tools.docs import docstrings
+from tools.docs.markdown import anchor, code, prose, table
+from tools.docs.schema_words import Field, fields, name_of, sections, violations
 
 _VALUES: Final[tuple[type[Enum], ...]] = (
     DesiredState,

@@ -1,18 +1,18 @@
-"""Writes the pages that are generated from the code, and the pictures in the README: `python -m docs.generate docs`."""
+"""Writes the pages that follow from the code, and the pictures in the README: `python -m tools.docs.pages docs`."""
 
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from docs import api_reference, configuration_reference, pictures
+from tools.docs import api_reference, configuration_reference, pictures
 
 PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "configuration.md": configuration_reference.page,
     "reference.md": api_reference.page,
 }
 
-README: Final = Path(__file__).parents[1] / "README.md"
+README: Final = Path(__file__).parents[2] / "README.md"
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ from typing import Any, Final
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
-from docs.markdown import code, prose, table
 from tenant_operator.api.duration import DURATION_PATTERN, format_duration
 from tenant_operator.settings import PREFIX, Settings
+from tools.docs.markdown import code, prose, table
 
 _SECTIONS: Final[Mapping[str, str]] = {
     "database_url": "PostgreSQL",

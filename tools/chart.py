@@ -1,6 +1,6 @@
 """Writes what of the chart follows from the models, and the plain install that is rendered from the chart.
 
-`python -m charts.generate` writes all of it; with `chart` it leaves out manifests/install.yaml, and needs no Helm.
+`python -m tools.chart` writes all of it; with `chart` it leaves out manifests/install.yaml, and needs no Helm.
 """
 
 import json
@@ -21,9 +21,9 @@ from pydantic_core import to_jsonable_python
 
 from devcluster import binaries
 from tenant_operator.api.duration import format_duration
-from tenant_operator.api.generate import write_crds
 from tenant_operator.api.names import ActivityName
 from tenant_operator.settings import WEBHOOK_TOKEN_PLACEHOLDER, Settings
+from tools.crds import write_crds
 
 ROOT: Final = Path(__file__).parents[1]
 CHART: Final = ROOT / "charts" / "tenant-operator"

@@ -26,7 +26,7 @@ from tenant_operator.saga.model import Kind, Saga
 from tenant_operator.saga.sight import Moment
 from tenant_operator.tenants.lifecycle import demand, state_of
 
-BEGIN: Final = "<!-- drawn by docs/pictures.py: run `make generate`, do not edit -->"
+BEGIN: Final = "<!-- drawn by tools/docs/pictures.py: run `make generate`, do not edit -->"
 END: Final = "<!-- end of what is drawn -->"
 
 _NOW: Final = datetime(2026, 1, 1, tzinfo=UTC)

@@ -1,7 +1,5 @@
-"""The CustomResourceDefinitions as files."""
+"""The CustomResourceDefinitions as text."""
 
-import sys
-from pathlib import Path
 from typing import Any, Final
 
 import yaml
@@ -38,18 +36,3 @@ def render_crds() -> dict[str, str]:
         )
         for model in RESOURCES
     }
-
-
-def write_crds(folder: Path) -> tuple[Path, ...]:
-    """Write the files into a folder and return their paths; OSError if that fails."""
-    folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for name, text in render_crds().items():
-        path = folder / name
-        path.write_text(text, encoding="utf-8")
-        written.append(path)
-    return tuple(written)
-
-
-if __name__ == "__main__":
-    write_crds(Path(sys.argv[1]))
