@@ -11,9 +11,10 @@ from tenant_operator.provisioning.objects import is_going
 from tenant_operator.provisioning.readiness import rollout
 from tenant_operator.saga.queue import WorkQueue
 from tenant_operator.tenants.drift import DriftWatch
-from tenant_operator.tenants.host import TenantSaga
+from tenant_operator.tenants.recollection import Recollection
 from tenant_operator.tenants.reconciler import Reconciler
 from tenant_operator.tenants.standing import standing_of
+from tenant_operator.tenants.steps import TenantSteps
 from tenant_operator.tenants.upkeep import Upkeep
 
 _DELETED: Final = "DELETED"
@@ -25,7 +26,8 @@ class Inbox:
     def __init__(
         self,
         catalog: WatchedCatalog,
-        host: TenantSaga,
+        steps: TenantSteps,
+        recollection: Recollection,
         reconciler: Reconciler,
         upkeep: Upkeep,
         platform: PlatformWatch,
@@ -36,7 +38,8 @@ class Inbox:
         """`queue` looks at a tenant, `requests` takes requests off its annotation."""
         self._catalog = catalog
         self._known = catalog.known
-        self._host = host
+        self._steps = steps
+        self._recollection = recollection
         self._reconciler = reconciler
         self._upkeep = upkeep
         self._platform = platform
@@ -111,9 +114,9 @@ class Inbox:
         alone are nobody's word: whoever may write an object anywhere can copy them."""
         metadata = body["metadata"]
         uid = (metadata.get("labels") or {}).get(LABEL_TENANT_UID, "")
-        key = self._known.key_of_uid(uid) or self._host.recollection.key_of_adopted(uid)
+        key = self._known.key_of_uid(uid) or self._recollection.key_of_adopted(uid)
         tenant = None if key is None else self._known.get(key)
-        if tenant is None or self._host.names(tenant).namespace != metadata.get("namespace", metadata["name"]):
+        if tenant is None or self._steps.names(tenant).namespace != metadata.get("namespace", metadata["name"]):
             return None
         return tenant
 

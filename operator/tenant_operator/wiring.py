@@ -19,8 +19,11 @@ from tenant_operator.saga.queue import WorkQueue
 from tenant_operator.saga.runner import Runner
 from tenant_operator.tenants.host import TenantSaga
 from tenant_operator.tenants.known import KnownTenants
+from tenant_operator.tenants.recollection import Recollection
 from tenant_operator.tenants.reconciler import Reconciler
+from tenant_operator.tenants.steps import TenantSteps
 from tenant_operator.tenants.upkeep import Upkeep
+from tenant_operator.tenants.writer import StatusWriter
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,21 +66,27 @@ def assemble(
     look at the database server found open to tenants' roles. `jitter` spreads retries."""
     ports, known = outside.ports, outside.catalog.known
     courier = Courier(outside.audit, lambda key: queue.wake(key), now=ports.clock.now)  # noqa: PLW0108 (the queue is made after it)
-    host = TenantSaga(
-        steps,
-        ports,
-        options,
+    activities = {activity.name: activity for activity in steps}
+    recollection = Recollection(new_id)
+    tenant_steps = TenantSteps(activities, ports.catalog, options, recollection)
+    writer = StatusWriter(
+        tenant_steps,
+        recollection,
         worker,
         store=outside.store,
         notifier=outside.notifier,
         courier=courier,
         known=known,
+        clock=ports.clock,
         new_id=new_id,
     )
+    host = TenantSaga(activities, tenant_steps, recollection, writer, ports, options, known=known, new_id=new_id)
     runner = Runner(host, worker, ports.clock, jitter=jitter)
-    upkeep = Upkeep(host, ports.clock)
+    upkeep = Upkeep(host, writer, ports.clock)
     reconciler = Reconciler(
         host,
+        writer,
+        recollection,
         runner,
         upkeep,
         store=outside.store,
@@ -100,5 +109,7 @@ def assemble(
     )
     platform = PlatformWatch(outside.catalog, keeper.reconcile)
     known.on_change = platform.tenant_changed
-    inbox = Inbox(outside.catalog, host, reconciler, upkeep, platform, queue=queue, requests=requests)
+    inbox = Inbox(
+        outside.catalog, tenant_steps, recollection, reconciler, upkeep, platform, queue=queue, requests=requests
+    )
     return Parts(inbox, known, courier, runner, queue, requests, platform)

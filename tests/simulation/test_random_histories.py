@@ -20,7 +20,7 @@ from tenant_operator.saga.model import Entry, EntryState, RowState, Saga
 from tenant_operator.saga.session import Plan as SessionPlan
 from tenant_operator.saga.session import Session
 from tenant_operator.tenants import feed as audit
-from tenant_operator.tenants import host as tenant_saga
+from tenant_operator.tenants import writer
 from tests.fakes.cluster import healthy, stuck
 from tests.simulation.virtual_time import run
 from tests.simulation.world import KEY, TENANT, World, broken_promises, survive
@@ -223,5 +223,5 @@ def test_the_simulation_notices_an_audit_event_that_is(told: int, monkeypatch: p
         due = [fact for fact in facts if fact not in late] if told == 0 else [*facts, *late]
         return original(tenant, names, saga, due, **rest)
 
-    monkeypatch.setattr(tenant_saga, "audit_events", mutant)
+    monkeypatch.setattr(writer, "audit_events", mutant)
     assert _breaks()

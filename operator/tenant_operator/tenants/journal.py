@@ -13,6 +13,14 @@ from tenant_operator.api.states import (
     RunReason,
 )
 from tenant_operator.saga import model as saga
+from tenant_operator.tenants.lifecycle import mended
+
+
+def saga_of(tenant: api.Tenant) -> saga.Saga:
+    """The saga of the tenant, as far as its status can be believed."""
+    if tenant.status.record_uid not in (None, tenant.metadata.uid):
+        return saga.Saga()  # it came from the backup of another record: what is so is for the world to say
+    return mended(decode(tenant.status))
 
 
 def decode(status: api.TenantStatus) -> saga.Saga:

@@ -13,11 +13,14 @@ from tenant_operator.ports import Clock, Conflict, TenantKey, TenantStore, Write
 from tenant_operator.saga.host import Gone, Stale
 from tenant_operator.saga.runner import Runner
 from tenant_operator.tenants.host import TenantSaga
+from tenant_operator.tenants.journal import saga_of
 from tenant_operator.tenants.known import KnownTenants
 from tenant_operator.tenants.lifecycle import is_unwanted, let_go, take_request
 from tenant_operator.tenants.notices import Happening
+from tenant_operator.tenants.recollection import Recollection
 from tenant_operator.tenants.standing import standing_of
 from tenant_operator.tenants.upkeep import Upkeep
+from tenant_operator.tenants.writer import StatusWriter
 
 _SOON = 1.0
 _HELD_UP_RECHECK = 60.0
@@ -31,6 +34,8 @@ class Reconciler:
     def __init__(
         self,
         host: TenantSaga,
+        writer: StatusWriter,
+        recollection: Recollection,
         runner: Runner[Tenant],
         upkeep: Upkeep,
         *,
@@ -41,6 +46,8 @@ class Reconciler:
         new_id: Callable[[], str],
     ) -> None:
         self._host = host
+        self._writer = writer
+        self._recollection = recollection
         self._runner = runner
         self._upkeep = upkeep
         self._store = store
@@ -75,36 +82,36 @@ class Reconciler:
             tenant = await self._with_finalizers(tenant, (*tenant.metadata.finalizers, FINALIZER))
         waiting = len(self._courier.undelivered(key, tenant.status.outbox))
         is_full = waiting > BACKPRESSURE
-        is_kept = deleting and waiting > 0 and let_go(self._host.saga(tenant))
+        is_kept = deleting and waiting > 0 and let_go(saga_of(tenant))
         if (is_full or is_kept) and (trouble := self._courier.trouble_of(key)):
-            await self._host.write_backlog(tenant, backlog(trouble, is_full=is_full))
+            await self._writer.write_backlog(tenant, backlog(trouble, is_full=is_full))
             return _HELD_UP_RECHECK
         if is_full:
             return _SOON
-        tenant = await self._host.write_backlog(tenant, "")
+        tenant = await self._writer.write_backlog(tenant, "")
         tenant, again, hindrance = await self._advance(tenant, attention)
         if hindrance:
             return await self._hindered(tenant, hindrance)
         if self._host.is_doubtful(tenant):
             return 0.0  # the status is another one by now
         if self._host.is_misread(tenant):
-            tenant = await self._host.observe(tenant)
+            tenant = await self._writer.observe(tenant)
         if (standing := standing_of(tenant.status)).hindrance:
-            tenant = await self._host.write_standing(tenant, replace(standing, hindrance=""))
+            tenant = await self._writer.write_standing(tenant, replace(standing, hindrance=""))
         tenant, pause = await self._upkeep.tend(tenant)
         if again is not None:
             seconds = max(again - self._clock.elapsed(), 0.0)
             return seconds if pause is None else min(seconds, pause)
         if tenant.status.observed_generation != tenant.metadata.generation:
-            tenant = await self._host.observe(tenant)
+            tenant = await self._writer.observe(tenant)
         if pause is not None:
             return pause
         if len(self._courier.undelivered(key, tenant.status.outbox)) < len(tenant.status.outbox):
-            tenant = await self._host.clear_outbox(tenant)
+            tenant = await self._writer.clear_outbox(tenant)
         if tenant.status.outbox:
             # The courier wakes the key once the sink has more; if it never has, a record that waits to go says so.
-            return _SOON if let_go(self._host.saga(tenant)) else None
-        if let_go(self._host.saga(tenant)) and FINALIZER in tenant.metadata.finalizers:
+            return _SOON if let_go(saga_of(tenant)) else None
+        if let_go(saga_of(tenant)) and FINALIZER in tenant.metadata.finalizers:
             if not await self._host.is_cleared(tenant):
                 return 0.0
             left = tuple(each for each in tenant.metadata.finalizers if each != FINALIZER)
@@ -114,14 +121,14 @@ class Reconciler:
     async def _advance(self, tenant: Tenant, attention: asyncio.Event) -> tuple[Tenant, float | None, str]:
         """Carry the saga on, with a look at what there is where the status alone must not be believed. Returns the
         tenant, when to look again, and what hinders it."""
-        host, hindrance = self._host, ""
-        host.recollection.forget_hindrance(tenant)
+        host, recollection, hindrance = self._host, self._recollection, ""
+        recollection.forget_hindrance(tenant)
         if host.is_doubtful(tenant):
             hindrance = await host.recall(tenant)
             if hindrance and host.is_running(tenant) and not is_unwanted(tenant):
                 return tenant, None, hindrance
         tenant, again = await self._runner.advance(tenant, attention)
-        while host.recollection.is_due(tenant):
+        while recollection.is_due(tenant):
             hindrance = await host.recall(tenant)
             tenant, again = await self._runner.advance(tenant, attention)
         return tenant, again, "" if is_unwanted(tenant) else hindrance
@@ -131,12 +138,12 @@ class Reconciler:
         standing = standing_of(tenant.status)
         if standing.hindrance != hindrance:
             happening = Happening("StatusLost", hindrance, warning=True)
-            await self._host.write_standing(tenant, replace(standing, hindrance=hindrance), happening)
+            await self._writer.write_standing(tenant, replace(standing, hindrance=hindrance), happening)
         return self._host.recheck_seconds
 
     def forget(self, key: TenantKey, uid: str) -> None:
         """The Tenant of that UID is gone: nothing of it is kept in memory."""
-        self._host.recollection.forget(uid)
+        self._recollection.forget(uid)
         if self._known.forget(key, uid):
             self._courier.cleared(key, ())
             self._upkeep.forget(key)
@@ -168,14 +175,14 @@ class Reconciler:
     async def _tell_of(self, refused: WriteRefused, tenant: Tenant) -> None:
         """The one thing that the status cannot tell."""
         message = f"nothing can be written down, and so nothing is done: {refused.message}"
-        await self._host.tell(tenant, [Happening("WriteRefused", message, warning=True)])
+        await self._writer.tell(tenant, [Happening("WriteRefused", message, warning=True)])
 
     async def _with_finalizers(self, tenant: Tenant, finalizers: tuple[str, ...]) -> Tenant:
         metadata = tenant.metadata.model_copy(update={"finalizers": finalizers})
         try:
             stored = await self._store.write_metadata(tenant.model_copy(update={"metadata": metadata}))
         except Conflict:
-            await self._host.refresh(tenant)
+            await self._writer.reread(tenant)
             raise Stale from None
         self._known.observe(stored)
         return stored

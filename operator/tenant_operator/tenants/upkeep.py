@@ -21,6 +21,7 @@ from tenant_operator.saga.evolve import bounded
 from tenant_operator.tenants.host import Silence, TenantSaga
 from tenant_operator.tenants.notices import Happening
 from tenant_operator.tenants.standing import SERVING, Standing, Trouble, standing_of
+from tenant_operator.tenants.writer import StatusWriter
 
 _FIRST_PAUSE: Final = 5.0
 _LONGEST_PAUSE: Final = 300.0
@@ -36,8 +37,9 @@ class Upkeep:
     status where the cluster may be ahead of it.
     """
 
-    def __init__(self, host: TenantSaga, clock: Clock) -> None:
+    def __init__(self, host: TenantSaga, writer: StatusWriter, clock: Clock) -> None:
         self._host = host
+        self._writer = writer
         self._clock = clock
         self._drifted: set[TenantKey] = set()
         self._applied: dict[TenantKey, str] = {}
@@ -111,8 +113,8 @@ class Upkeep:
         turned = old is None or old.can_heal is not trouble.can_heal
         if turned or (old != trouble and self._is_time_for_news(key_of(tenant))):
             with suppress(ActivityError):  # no status can be written: the next try finds out whether that has passed
-                return await self._host.write_standing(tenant, replace(standing, trouble=trouble), happening)
-        await self._host.tell(tenant, [happening])
+                return await self._writer.write_standing(tenant, replace(standing, trouble=trouble), happening)
+        await self._writer.tell(tenant, [happening])
         return tenant
 
     async def _recovered(self, tenant: Tenant) -> Tenant:
@@ -120,7 +122,7 @@ class Upkeep:
         if standing.trouble is None:
             return tenant
         happening = Happening("UpkeepRecovered", f"no longer so: {standing.trouble.message}")
-        return await self._host.write_standing(tenant, replace(standing, trouble=None), happening)
+        return await self._writer.write_standing(tenant, replace(standing, trouble=None), happening)
 
     async def _traffic(self, tenant: Tenant) -> Tenant:
         """Suspend or resume: the intent, one apply of the route, the outcome. Run again, it changes nothing."""
@@ -133,18 +135,18 @@ class Upkeep:
             return tenant
         if not standing.switching:
             standing = replace(standing, switching=True)
-            tenant = await self._host.write_standing(tenant, standing)
+            tenant = await self._writer.write_standing(tenant, standing)
         await route.set_open(ctx.ports.cluster, ctx.names, ctx.options, ctx.plan, is_open=not wanted)
         done = replace(standing, suspended=wanted, switching=False)
         if standing.suspended is wanted:  # somebody changed their mind in between
-            return await self._host.write_standing(tenant, done)
+            return await self._writer.write_standing(tenant, done)
         happening = (
             Happening("Suspended", "traffic is paused, everything is kept")
             if wanted
             else Happening("Resumed", f"serving at {ctx.names.url}")
         )
         event = "tenant.suspended" if wanted else "tenant.resumed"
-        return await self._host.write_standing(tenant, done, happening, event=event)
+        return await self._writer.write_standing(tenant, done, happening, event=event)
 
     async def _contents(self, tenant: Tenant) -> Tenant:
         """Roll out what the plan has changed, and put right what somebody else has."""
@@ -164,7 +166,7 @@ class Upkeep:
             what = f"rolling out plan {ctx.plan.metadata.name}"
             standing = replace(standing, workloads_hash=digest, rolling_out=what)
             happening = Happening("RollingOut", f"the workloads of plan {ctx.plan.metadata.name} have changed")
-            tenant = await self._host.write_standing(tenant, standing, happening)
+            tenant = await self._writer.write_standing(tenant, standing, happening)
         self._drifted.discard(key)
         try:
             await self._apply(ctx, ctx.plan, with_route=await self._may_route(ctx, ctx.plan, standing, drifted=drifted))
@@ -175,7 +177,7 @@ class Upkeep:
         self._applied[key] = digest
         if drifted:
             happening = Happening("DriftCorrected", "what was changed by another hand is put right")
-            await self._host.tell(tenant, [happening])
+            await self._writer.tell(tenant, [happening])
         return tenant
 
     async def _apply(self, ctx: Context, plan: Plan, *, with_route: bool) -> None:
@@ -228,7 +230,7 @@ class Upkeep:
         if isinstance(progress, NotYet):
             if progress.cause != standing.rolling_out and self._is_time_for_news(key):
                 happening = Happening("RollingOut", progress.cause)
-                tenant = await self._host.write_standing(
+                tenant = await self._writer.write_standing(
                     tenant, replace(standing, rolling_out=progress.cause), happening
                 )
             return tenant, _ROLLOUT_RECHECK  # its Deployments wake the tenant before that
@@ -239,7 +241,7 @@ class Upkeep:
             await apply_all(ctx.ports.cluster, self._route(ctx, ctx.plan))
             await self._prune(ctx, ctx.contents(ctx.plan).workloads)
         happening = Happening("RolledOut", progress.detail)
-        return await self._host.write_standing(tenant, replace(standing, rolling_out=""), happening), None
+        return await self._writer.write_standing(tenant, replace(standing, rolling_out=""), happening), None
 
     def _is_time_for_news(self, key: TenantKey) -> bool:
         """Whether the last news are some time ago; if so, these are the last."""
