@@ -1,9 +1,21 @@
 """What the domain needs from the outside world, as protocols that it owns.
 
-Every port raises `saga.errors` only: `Outage` where the other side is away for everybody, `Unavailable` where a later
-try may succeed, `Rejected` where it cannot, and `OwnershipConflict` where a name belongs to someone else. Messages name
-the object and the cause and carry no secret. Each port has a fake in `tests/fakes`, held to the same contract suite as
-the real adapter.
+What a port raises is one tree, in `saga.errors`; `WriteRefused` here is the only one that the domain adds:
+
+ActivityError              `can_heal` says whether a later try may succeed
+├── Unavailable            a later try may
+│   └── Outage             the other side is away, for everybody
+│       └── NotAsked       and known to be, so it was spared the question
+└── Rejected               it said no, for good
+    ├── OwnershipConflict  the name belongs to someone else
+    └── WriteRefused       a record cannot be stored as it is to be written
+RecordError                the record is another than was thought; never told to people
+├── Stale                  it has changed since it was read: nothing was written
+├── JournalMoved           its journal is another's by now
+└── Gone                   it is not there any more
+
+Messages name the object and the cause and carry no secret. Each port has a fake in `tests/fakes`, held to the same
+contract suite as the real adapter.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -195,10 +207,6 @@ class Notifier(Protocol):
         """Post the notices as Events in order; failures are logged by the adapter, never raised."""
 
 
-class Conflict(Exception):
-    """The record changed since it was read: read again and decide again."""
-
-
 class WriteRefused(Rejected):
     """The API server does not take the record as it is to be written, such as one that others made too large: until
     that is over nothing can be journalled about it."""
@@ -230,7 +238,7 @@ class TenantStore(Protocol):
         """The Tenants of a namespace, or of all, as they are now."""
 
     async def write_status(self, tenant: Tenant) -> Tenant:
-        """Replace the status, guarded by the resourceVersion that `tenant` carries. Returns what is stored. Conflict if
+        """Replace the status, guarded by the resourceVersion that `tenant` carries. Returns what is stored. Stale if
         it has moved on; `WriteRefused`; `Unavailable` if the API server did not answer (the write may or may not have
         happened)."""
 

@@ -406,11 +406,3 @@ async def test_a_caller_that_gives_up_does_not_cost_the_others_their_event(path:
 
     assert ids(path) == [first.id, second.id]
     assert hasty.cancelled()
-
-
-async def test_the_fake_refuses_when_told_to() -> None:
-    fake = FakeAudit(refusing=True)
-    with pytest.raises(Unavailable):
-        await fake.append([event()])
-
-    assert fake.events == []

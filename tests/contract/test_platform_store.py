@@ -17,7 +17,8 @@ from tenant_operator.api.organization import MemberRole, Organization
 from tenant_operator.api.plan import Plan
 from tenant_operator.catalog.platform_reconciler import PlatformStore
 from tenant_operator.catalog.roles import RBAC_VERSION, in_step, role_bindings
-from tenant_operator.ports import Cluster, Conflict, ObjectRef
+from tenant_operator.ports import Cluster, ObjectRef
+from tenant_operator.saga.errors import Stale
 from tests.fakes.cluster import FakeCluster
 from tests.fakes.platform_store import FakePlatformStore
 
@@ -162,7 +163,7 @@ async def test_what_moved_on_is_not_overwritten(world: World) -> None:
     read = await world.organization()
     await world.organization(displayName="Acme")
 
-    with pytest.raises(Conflict):
+    with pytest.raises(Stale):
         await world.store.write_status(counting(read, Active=1))
 
     assert (await world.people.organization(world.prefix)).status.tenants == {}
@@ -172,7 +173,7 @@ async def test_what_is_gone_is_a_conflict(world: World) -> None:
     read = await world.organization()
     await world.people.delete(Organization, world.prefix)
 
-    with pytest.raises(Conflict):
+    with pytest.raises(Stale):
         await world.store.write_status(counting(read, Active=1))
 
 
@@ -181,7 +182,7 @@ async def test_an_object_of_the_same_name_is_not_taken_for_the_one_that_was_read
     await world.people.delete(Organization, world.prefix)
     await world.organization()
 
-    with pytest.raises(Conflict):
+    with pytest.raises(Stale):
         await world.store.write_status(counting(read, Active=1))
 
 

@@ -14,7 +14,8 @@ from tenant_operator.adapters.kubernetes.store import KubernetesTenantStore
 from tenant_operator.api.names import ANNOTATION_ACTION, ANNOTATION_REQUESTED_BY, API_VERSION, FINALIZER
 from tenant_operator.api.states import DesiredState, TenantState
 from tenant_operator.api.tenant import Tenant
-from tenant_operator.ports import Conflict, TenantKey, TenantStore, WriteRefused
+from tenant_operator.ports import TenantKey, TenantStore, WriteRefused
+from tenant_operator.saga.errors import Stale
 from tests.fakes.store import ANNOTATION_BYTES, FakeTenantStore
 
 
@@ -160,7 +161,7 @@ async def test_the_status_of_a_tenant_that_moved_on_is_not_overwritten(world: Wo
     read = await world.tenant()
     await world.store.write_status(in_state(read, TenantState.PROVISIONING))
 
-    with pytest.raises(Conflict):
+    with pytest.raises(Stale):
         await world.store.write_status(in_state(read, TenantState.FAILED))
 
     assert (await world.tenant()).status.state is TenantState.PROVISIONING
@@ -170,7 +171,7 @@ async def test_a_change_of_the_spec_is_a_conflict_too_and_keeps_the_status(world
     read = await world.store.write_status(in_state(await world.tenant(), TenantState.ACTIVE))
     await world.people.apply(world.manifest(desiredState="Suspended"))
 
-    with pytest.raises(Conflict):
+    with pytest.raises(Stale):
         await world.store.write_status(in_state(read, TenantState.FAILED))
 
     now = await world.tenant()
@@ -192,7 +193,7 @@ async def test_a_status_for_a_tenant_that_is_gone_is_a_conflict(world: World) ->
     read = await world.tenant()
     await world.people.delete(world.key)
 
-    with pytest.raises(Conflict):
+    with pytest.raises(Stale):
         await world.store.write_status(in_state(read, TenantState.ACTIVE))
 
 
@@ -201,9 +202,9 @@ async def test_a_tenant_of_the_same_name_is_not_taken_for_the_one_that_was_read(
     await world.people.delete(world.key)
     await world.people.apply(world.manifest())
 
-    with pytest.raises(Conflict):
+    with pytest.raises(Stale):
         await world.store.write_status(in_state(read, TenantState.ACTIVE))
-    with pytest.raises(Conflict):
+    with pytest.raises(Stale):
         await world.store.write_metadata(with_metadata(read, finalizers=(FINALIZER,)))
 
     now = await world.tenant()
@@ -230,7 +231,7 @@ async def test_the_metadata_of_a_tenant_that_moved_on_is_not_overwritten(world: 
     read = await world.tenant()
     await world.store.write_status(in_state(read, TenantState.PROVISIONING))
 
-    with pytest.raises(Conflict):
+    with pytest.raises(Stale):
         await world.store.write_metadata(with_metadata(read, finalizers=(FINALIZER,)))
 
     assert (await world.tenant()).metadata.finalizers == ()

@@ -9,7 +9,8 @@ from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan
 from tenant_operator.catalog.platform_reconciler import PlatformResource
 from tenant_operator.catalog.roles import labels
-from tenant_operator.ports import Conflict, Manifest
+from tenant_operator.ports import Manifest
+from tenant_operator.saga.errors import Stale
 from tests.fakes.cluster import FakeCluster
 from tests.fakes.hooks import Hook, nothing_happens
 from tests.fakes.jsondata import copied
@@ -39,7 +40,7 @@ class FakePlatformStore:
         stored = self._objects.get((resource.kind, resource.metadata.name))
         seen = (resource.metadata.uid, resource.metadata.resource_version)
         if stored is None or (stored["metadata"]["uid"], stored["metadata"]["resourceVersion"]) != seen:
-            raise Conflict(f"{name}: the object has been modified")
+            raise Stale(f"{name}: the object has been modified")
         changed = {**copied(stored), "status": resource.status.to_wire()}
         if changed != stored:
             self.writes += 1

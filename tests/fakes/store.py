@@ -6,7 +6,8 @@ from uuid import UUID
 
 from tenant_operator.api.names import API_VERSION, FINALIZER, GROUP
 from tenant_operator.api.tenant import Tenant
-from tenant_operator.ports import Clock, Conflict, TenantKey, WriteRefused
+from tenant_operator.ports import Clock, TenantKey, WriteRefused
+from tenant_operator.saga.errors import Stale
 from tests.fakes.hooks import Hook, nothing_happens
 from tests.fakes.jsondata import copied
 
@@ -48,7 +49,7 @@ class FakeTenantStore:
         await self.before("write_status", str(key))
         stored = self._guarded(tenant)
         if stored is None:
-            raise Conflict(f"Tenant {key}: not found")
+            raise Stale(f"Tenant {key}: not found")
         self.writes += 1
         written = self._replace(key, {**stored, "status": tenant.status.to_wire()})
         await self.after("write_status", str(key))
@@ -168,7 +169,7 @@ class FakeTenantStore:
             tenant.metadata.uid,
             tenant.metadata.resource_version,
         ):
-            raise Conflict(f"Tenant {key}: the object has been modified")
+            raise Stale(f"Tenant {key}: the object has been modified")
         return stored
 
     def _replace(self, key: TenantKey, changed: dict[str, Any]) -> Tenant:

@@ -10,7 +10,7 @@ import pytest
 
 from tenant_operator.api.names import ActivityName
 from tenant_operator.saga.activity import Done, NotYet, Progress, RetryPolicy, Step
-from tenant_operator.saga.errors import Unavailable
+from tenant_operator.saga.errors import Gone, Stale, Unavailable
 from tenant_operator.saga.evolve import MESSAGE_LIMIT, Worker
 from tenant_operator.saga.facts import (
     ActivityCompleted,
@@ -25,7 +25,7 @@ from tenant_operator.saga.facts import (
     RunStarted,
     TryFailed,
 )
-from tenant_operator.saga.host import Gone, Pulse, Stale
+from tenant_operator.saga.host import Pulse
 from tenant_operator.saga.model import Direction, EntryState, Kind, Outcome, RowState, Saga
 from tenant_operator.saga.runner import Runner
 from tests.simulation.virtual_time import VirtualClock, run

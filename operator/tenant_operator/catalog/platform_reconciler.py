@@ -12,11 +12,11 @@ from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan
 from tenant_operator.api.tenant import Tenant
 from tenant_operator.catalog import organizations, plans, roles
-from tenant_operator.ports import Clock, Cluster, Conflict, Manifest, ObjectRef
+from tenant_operator.ports import Clock, Cluster, Manifest, ObjectRef
 from tenant_operator.provisioning import organization_rules
 from tenant_operator.provisioning.findings import Finding
 from tenant_operator.provisioning.options import Options
-from tenant_operator.saga.errors import ActivityError, Unavailable
+from tenant_operator.saga.errors import ActivityError, Stale, Unavailable
 
 _log = get_logger(__name__)
 
@@ -58,7 +58,7 @@ class PlatformStore(Protocol):
     """Where the status of Organizations and Plans is written, and where RoleBindings are found."""
 
     async def write_status(self, resource: PlatformResource) -> PlatformResource:
-        """Replace the status, guarded by the resourceVersion that `resource` carries. Returns what is stored. Conflict
+        """Replace the status, guarded by the resourceVersion that `resource` carries. Returns what is stored. Stale
         if it has moved on or is gone; `Unavailable` if the API server did not answer."""
 
     async def role_bindings(self, organization: str) -> Sequence[Manifest]:
@@ -90,7 +90,7 @@ class PlatformReconciler:
         """Bring one object up to date; the seconds after which it wants to be looked at again, None if it is gone."""
         try:
             return await (self._plan(key.name) if key.kind is Plan else self._organization(key.name))
-        except Conflict:
+        except Stale:
             return _BEHIND_SECONDS  # the watch is about to tell
         except ActivityError as error:
             _log.warning("cannot bring it up to date", object=str(key), error=error.message)

@@ -1,4 +1,4 @@
-"""What an activity may fail with.
+"""What an activity may fail with, and what a record may turn out to be.
 
 ActivityError              a try failed; `can_heal` says whether another try can succeed
 ├── Unavailable            busy, or a race lost: another try may succeed. The saga's own affair: its tries are counted
@@ -6,6 +6,10 @@ ActivityError              a try failed; `can_heal` says whether another try can
 │       └── NotAsked       known to be away, and so not even asked: no try at all
 └── Rejected               the other side understood and said no: trying again cannot help
     └── OwnershipConflict  the name is taken by something this saga does not own
+RecordError                the record is another than was thought: read again and decide again
+├── Stale                  a guarded write met a newer one
+├── JournalMoved           somebody else carries the saga on
+└── Gone                   it was deleted
 """
 
 
@@ -39,3 +43,19 @@ class Rejected(ActivityError):
 
 class OwnershipConflict(Rejected):
     """What the activity wants to create exists and belongs to someone else."""
+
+
+class RecordError(Exception):
+    """The record is another than was thought. No failure: whoever meets it reads again, or lets go."""
+
+
+class Stale(RecordError):
+    """A guarded write met a newer record: nothing was written."""
+
+
+class JournalMoved(RecordError):
+    """Somebody else wrote to this saga's journal: what this worker knows is out of date, it may write nothing more."""
+
+
+class Gone(RecordError):
+    """The record is not there any more."""

@@ -11,18 +11,6 @@ from tenant_operator.saga.model import Saga
 R = TypeVar("R")
 
 
-class Stale(Exception):
-    """A guarded write met a newer record: nothing was written."""
-
-
-class Gone(Exception):
-    """The record is not there any more."""
-
-
-class JournalMoved(Exception):
-    """Somebody else wrote to this saga's journal: what this worker knows is out of date, it may write nothing more."""
-
-
 class Clock(Protocol):
     """Where the engine reads the time."""
 

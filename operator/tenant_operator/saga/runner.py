@@ -11,10 +11,10 @@ from typing import Any, Final, Generic
 
 from tenant_operator.saga.activity import NotYet, Remains, Undone
 from tenant_operator.saga.decide import Act, Rest, Undo, Wait, after_failure, compensation_failed, is_spent
-from tenant_operator.saga.errors import ActivityError, NotAsked, Unavailable
+from tenant_operator.saga.errors import ActivityError, Gone, JournalMoved, NotAsked, Unavailable
 from tenant_operator.saga.evolve import Worker
 from tenant_operator.saga.facts import ActivityCompleted, CompensationCompleted, Fact, RemainsFound
-from tenant_operator.saga.host import Clock, Gone, Host, JournalMoved, R
+from tenant_operator.saga.host import Clock, Host, R
 from tenant_operator.saga.session import NEWS, Kept, Session
 
 _log = logging.getLogger(__name__)

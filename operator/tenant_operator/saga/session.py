@@ -8,10 +8,10 @@ from datetime import datetime
 from typing import Final, Generic
 
 from tenant_operator.saga.decide import Act, Decision, fold, settle
-from tenant_operator.saga.errors import Unavailable
+from tenant_operator.saga.errors import JournalMoved, Stale, Unavailable
 from tenant_operator.saga.evolve import Worker, bounded
 from tenant_operator.saga.facts import Checkpointed, Fact, Pulsed, Tick, TicksLost
-from tenant_operator.saga.host import Clock, Host, JournalMoved, R, Stale
+from tenant_operator.saga.host import Clock, Host, R
 from tenant_operator.saga.model import Run, Saga
 from tenant_operator.saga.sight import Moment, Sight, deadline, is_held, look, next_time
 

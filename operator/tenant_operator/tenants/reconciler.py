@@ -9,8 +9,8 @@ from tenant_operator.api.names import ANNOTATION_ACTION, FINALIZER
 from tenant_operator.api.tenant import Tenant
 from tenant_operator.audit.backlog import BACKPRESSURE, backlog
 from tenant_operator.audit.courier import Courier
-from tenant_operator.ports import Clock, Conflict, TenantKey, TenantStore, WriteRefused
-from tenant_operator.saga.host import Gone, Stale
+from tenant_operator.ports import Clock, TenantKey, TenantStore, WriteRefused
+from tenant_operator.saga.errors import Gone, Stale
 from tenant_operator.saga.runner import Runner
 from tenant_operator.tenants.host import TenantSaga
 from tenant_operator.tenants.journal import saga_of
@@ -161,7 +161,7 @@ class Reconciler:
             return None
         try:
             self._known.observe(await self._store.write_metadata(taken))
-        except Conflict:
+        except Stale:
             fresh = await self._store.read(key)
             if fresh is None:
                 return None
@@ -181,9 +181,9 @@ class Reconciler:
         metadata = tenant.metadata.model_copy(update={"finalizers": finalizers})
         try:
             stored = await self._store.write_metadata(tenant.model_copy(update={"metadata": metadata}))
-        except Conflict:
+        except Stale:
             await self._writer.reread(tenant)
-            raise Stale from None
+            raise
         self._known.observe(stored)
         return stored
 

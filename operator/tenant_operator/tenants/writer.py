@@ -9,11 +9,11 @@ from tenant_operator.api.conditions import ConditionType, find_condition
 from tenant_operator.api.names import ActivityName
 from tenant_operator.api.tenant import OutboxEvent, Tenant
 from tenant_operator.audit.courier import Courier
-from tenant_operator.ports import Clock, Conflict, Notifier, TenantStore, key_of
+from tenant_operator.ports import Clock, Notifier, TenantStore, key_of
 from tenant_operator.provisioning.contents import Activated, Deployed
+from tenant_operator.saga.errors import Gone, Stale
 from tenant_operator.saga.evolve import Worker
 from tenant_operator.saga.facts import ActivityCompleted, CompensationStarted, Fact, RunFinished, RunStarted
-from tenant_operator.saga.host import Gone, Stale
 from tenant_operator.saga.model import Kind, Outcome, Saga
 from tenant_operator.saga.sight import next_time
 from tenant_operator.tenants.feed import audit_event, audit_events
@@ -196,10 +196,7 @@ class StatusWriter:
             raise
 
     async def _store_status(self, tenant: Tenant) -> Tenant:
-        try:
-            stored = await self._store.write_status(tenant)
-        except Conflict:
-            raise Stale from None
+        stored = await self._store.write_status(tenant)
         self._known.observe(stored)
         self._courier.cleared(key_of(stored), stored.status.outbox)
         return stored

@@ -8,8 +8,8 @@ from pydantic import ValidationError
 from tenant_operator.api.names import API_VERSION, FIELD_MANAGER
 from tenant_operator.catalog.platform_reconciler import PlatformResource
 from tenant_operator.catalog.roles import RBAC_VERSION, labels
-from tenant_operator.ports import Conflict, Manifest
-from tenant_operator.saga.errors import Rejected
+from tenant_operator.ports import Manifest
+from tenant_operator.saga.errors import Rejected, Stale
 
 from .client import KubernetesClient
 from .errors import bounded, unreadable
@@ -24,7 +24,7 @@ class KubernetesPlatformStore:
         self._client = client
 
     async def write_status(self, resource: PlatformResource) -> PlatformResource:
-        """Replace the status, guarded by the resourceVersion. Raises Conflict, also if the object is gone."""
+        """Replace the status, guarded by the resourceVersion. Raises Stale, also if the object is gone."""
         definition, metadata = resource.definition, resource.metadata
         subject = f"{definition.kind} {metadata.name}"
         # The server takes nothing but the status from this request: labels, annotations and spec stay as they are.
@@ -43,7 +43,7 @@ class KubernetesPlatformStore:
             expected=(404, 409),
         )
         if answer.status >= 400:
-            raise Conflict(f"{subject}: {answer.json().get('message')}")
+            raise Stale(f"{subject}: {answer.json().get('message')}")
         try:
             return type(resource).model_validate_json(answer.content)
         except ValidationError as error:

@@ -15,8 +15,8 @@ from tenant_operator.api.names import (
     GROUP,
 )
 from tenant_operator.api.tenant import Tenant
-from tenant_operator.ports import Conflict, TenantKey, WriteRefused
-from tenant_operator.saga.errors import Rejected
+from tenant_operator.ports import TenantKey, WriteRefused
+from tenant_operator.saga.errors import Rejected, Stale
 
 from .client import JSON, MERGE_PATCH, METADATA_LIST, Answer, KubernetesClient
 from .errors import bounded, unreadable
@@ -62,7 +62,7 @@ class KubernetesTenantStore:
         return len(page["items"]) + int(page["metadata"].get("remainingItemCount") or 0)
 
     async def write_status(self, tenant: Tenant) -> Tenant:
-        """Replace the status, guarded by the resourceVersion. Raises Conflict, also if the object is gone, and
+        """Replace the status, guarded by the resourceVersion. Raises Stale, also if the object is gone, and
         WriteRefused."""
         key = TenantKey(tenant.metadata.namespace or "", tenant.metadata.name)
         # The server takes nothing but the status from this request: labels, annotations and spec stay as they are.
@@ -79,13 +79,13 @@ class KubernetesTenantStore:
         }
         answer = await self._write("PUT", key, f"{_path(key)}/status", body, content_type=JSON)
         if answer.status >= 400:
-            raise Conflict(f"Tenant {key}: {answer.json().get('message')}")
+            raise Stale(f"Tenant {key}: {answer.json().get('message')}")
         return _parsed(answer, key)
 
     async def write_metadata(self, tenant: Tenant) -> Tenant:
         """Make the finalizers and the group's annotations those of `tenant`, guarded by the resourceVersion.
 
-        Annotations of others stay. Returns `tenant` if the object is gone. Raises Conflict, WriteRefused.
+        Annotations of others stay. Returns `tenant` if the object is gone. Raises Stale, WriteRefused.
         """
         key = TenantKey(tenant.metadata.namespace or "", tenant.metadata.name)
         own = {name: value for name, value in tenant.metadata.annotations.items() if _is_own(name)}
@@ -100,7 +100,7 @@ class KubernetesTenantStore:
         if answer.status == 404:
             return tenant
         if answer.status == 409:
-            raise Conflict(f"Tenant {key}: {answer.json().get('message')}")
+            raise Stale(f"Tenant {key}: {answer.json().get('message')}")
         return _parsed(answer, key)
 
     async def _write(self, method: str, key: TenantKey, path: str, body: Any, *, content_type: str) -> Answer:
