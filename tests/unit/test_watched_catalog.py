@@ -9,6 +9,7 @@ from tenant_operator.adapters.kubernetes.catalog import WatchedCatalog
 from tenant_operator.api.states import TenantState
 from tenant_operator.api.tenant import Tenant
 from tenant_operator.ports import TenantKey
+from tests.unit.cluster_world import a_plan
 
 KEY = TenantKey("acme", "banking")
 VERSIONS = count(1)
@@ -150,3 +151,19 @@ def test_the_late_deletion_of_a_namesake_takes_nothing_away() -> None:
 
     catalog.observe_plan("DELETED", plan)
     assert catalog.plan("starter") is None
+
+
+def test_a_plan_whose_status_alone_changed_has_the_same_spec_still() -> None:
+    """What follows from a spec is remembered by it; a Plan's status changes with each tenant."""
+    catalog, body = WatchedCatalog(), a_plan().to_wire()
+    catalog.observe_plan("ADDED", body)
+    first = catalog.plan("starter")
+    catalog.observe_plan("MODIFIED", {**body, "status": {"tenants": 7}})
+    second = catalog.plan("starter")
+    catalog.observe_plan("MODIFIED", {**body, "spec": {**body["spec"], "displayName": "Another"}})
+    third = catalog.plan("starter")
+
+    assert first is not None and second is not None and third is not None
+    assert second is not first and second.status.tenants == 7
+    assert second.spec is first.spec
+    assert third.spec is not first.spec
