@@ -67,7 +67,7 @@ class Inbox:
         self._catalog.observe_plan(event, body)
         self._platform.plan_changed(event, body)
         plan = self._catalog.plan(name)
-        if plan is None or before is None or plan.spec != before.spec:
+        if plan is None or before is None or plan.spec is not before.spec:  # the catalogue keeps one that is equal
             for tenant in self._known:
                 if tenant.spec.plan == name:
                     self._queue.wake(key_of(tenant))  # its workloads may have to follow

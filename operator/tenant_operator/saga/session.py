@@ -232,12 +232,17 @@ class Session(Generic[R]):
             return math.inf
         said, beat = self._said, run.heartbeat
         news = said is not None and (said.activity, said.detail) != (beat.activity, beat.detail)
-        return self.sight.heard + (patience(NEWS, self._at_work()) if news else PULSE)
+        return self._next_news if news else self.sight.heard + PULSE
+
+    @property
+    def _next_news(self) -> float:
+        """When news of the running activity may be journalled (seconds, monotonic)."""
+        return self.sight.heard + patience(NEWS, self._at_work())
 
     def is_awaited(self) -> bool:
         """Whether news of the running activity would be journalled now."""
         now = self.measure()
-        return now.elapsed >= self.sight.heard + patience(NEWS, self._at_work()) or self.is_late(now)
+        return now.elapsed >= self._next_news or self.is_late(now)
 
     def is_late(self, now: Moment) -> bool:
         """Whether the time of the activity in hand is nearly over: what is seen last is what its failure will name."""

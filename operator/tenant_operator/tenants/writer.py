@@ -136,14 +136,12 @@ class StatusWriter:
     ) -> Tenant:
         """Journal a change beside the saga, with the audit event that tells it if it is a change of state. Raises
         Stale (the newer record is known by then), Unavailable."""
-        key, saga = key_of(record), saga_of(record)
-        now = next_time(self._clock.now(), saga)
-        outbox = self._courier.undelivered(key, record.status.outbox)
+        now, events = next_time(self._clock.now(), saga_of(record)), []
         if event is not None:
             names, who = self._steps.names(record), requester(record)
-            outbox.append(audit_event(record, names, event, {}, who, now=now, event_id=self._new_id()))
-        stored = await self._project(record, saga, outbox, standing, now)
-        self._courier.hand_over(key, stored.status.outbox)
+            events.append(audit_event(record, names, event, {}, who, now=now, event_id=self._new_id()))
+        stored = await self._project(record, standing, now, events=events)
+        self._courier.hand_over(key_of(stored), stored.status.outbox)
         await self.tell(stored, happenings)
         return stored
 
@@ -153,21 +151,22 @@ class StatusWriter:
         told = find_condition(record.status.conditions, ConditionType.AUDIT_BACKLOG)
         if backlog == (told.message if told is not None else ""):
             return record
-        outbox = self._courier.undelivered(key_of(record), record.status.outbox)
-        standing, now = standing_of(record.status), self._clock.now()
-        return await self._project(record, saga_of(record), outbox, standing, now, backlog=backlog)
+        return await self._project(record, standing_of(record.status), self._clock.now(), backlog=backlog)
 
     async def _project(
         self,
         record: Tenant,
-        saga: Saga,
-        outbox: Sequence[OutboxEvent],
         standing: Standing,
         now: datetime,
         *,
+        events: Sequence[OutboxEvent] = (),
         backlog: str = "",
     ) -> Tenant:
-        return await self._store_or_reread(self._projected(record, saga, outbox, standing, now, backlog=backlog))
+        """Store what stands beside the journal, which stays as it is."""
+        outbox = [*self._courier.undelivered(key_of(record), record.status.outbox), *events]
+        return await self._store_or_reread(
+            self._projected(record, saga_of(record), outbox, standing, now, backlog=backlog)
+        )
 
     async def tell(self, tenant: Tenant, happenings: Sequence[Happening]) -> None:
         """Log what happened, and post it as Kubernetes Events."""
@@ -178,9 +177,7 @@ class StatusWriter:
 
     async def observe(self, record: Tenant) -> Tenant:
         """Journal that the spec was seen, where nothing else followed from it. Raises Stale, Unavailable."""
-        key, saga = key_of(record), saga_of(record)
-        outbox = self._courier.undelivered(key, record.status.outbox)
-        return await self._project(record, saga, outbox, standing_of(record.status), self._clock.now())
+        return await self._project(record, standing_of(record.status), self._clock.now())
 
     async def clear_outbox(self, record: Tenant) -> Tenant:
         """Take what the sink has out of the outbox. Raises Stale (the newer record is known by then), Unavailable."""
