@@ -11,7 +11,6 @@ from tenant_operator.provisioning.objects import is_going
 from tenant_operator.provisioning.readiness import rollout
 from tenant_operator.saga.queue import WorkQueue
 from tenant_operator.tenants.drift import DriftWatch
-from tenant_operator.tenants.recollection import Recollection
 from tenant_operator.tenants.reconciler import Reconciler
 from tenant_operator.tenants.standing import standing_of
 from tenant_operator.tenants.steps import TenantSteps
@@ -27,7 +26,6 @@ class Inbox:
         self,
         catalog: WatchedCatalog,
         steps: TenantSteps,
-        recollection: Recollection,
         reconciler: Reconciler,
         upkeep: Upkeep,
         platform: PlatformWatch,
@@ -37,9 +35,8 @@ class Inbox:
     ) -> None:
         """`queue` looks at a tenant, `requests` takes requests off its annotation."""
         self._catalog = catalog
-        self._known = catalog.known
+        self._memory = catalog.memory
         self._steps = steps
-        self._recollection = recollection
         self._reconciler = reconciler
         self._upkeep = upkeep
         self._platform = platform
@@ -68,7 +65,7 @@ class Inbox:
         self._platform.plan_changed(event, body)
         plan = self._catalog.plan(name)
         if plan is None or before is None or plan.spec is not before.spec:  # the catalogue keeps one that is equal
-            for tenant in self._known:
+            for tenant in self._memory:
                 if tenant.spec.plan == name:
                     self._queue.wake(key_of(tenant))  # its workloads may have to follow
 
@@ -104,7 +101,7 @@ class Inbox:
 
     def server_is_back(self) -> None:
         """Whoever waits for a server goes on. Who that is shows when it is asked."""
-        for tenant in self._known:
+        for tenant in self._memory:
             run = tenant.status.run
             if (run is not None and run.finished_at is None) or standing_of(tenant.status).trouble is not None:
                 self._queue.wake(key_of(tenant))
@@ -114,8 +111,8 @@ class Inbox:
         alone are nobody's word: whoever may write an object anywhere can copy them."""
         metadata = body["metadata"]
         uid = (metadata.get("labels") or {}).get(LABEL_TENANT_UID, "")
-        key = self._known.key_of_uid(uid) or self._recollection.key_of_adopted(uid)
-        tenant = None if key is None else self._known.get(key)
+        key = self._memory.key_of_identity(uid)
+        tenant = None if key is None else self._memory.get(key)
         if tenant is None or self._steps.names(tenant).namespace != metadata.get("namespace", metadata["name"]):
             return None
         return tenant

@@ -28,7 +28,7 @@ class Replica:
         come to a stop."""
         self._parts = parts
         self._listing = listing
-        self._resync = Resync(listing, parts.known, catalog, parts.inbox)
+        self._resync = Resync(listing, parts.memory, catalog, parts.inbox)
         self._resync_seconds = resync_seconds
         self._drain_seconds = drain_seconds
         self.not_working = "starting"
@@ -44,7 +44,7 @@ class Replica:
         ):
             for body in await self._listing(kind.definition.plural):
                 hear(None, body)
-        _log.info("%d tenants known", len(self._parts.known))
+        _log.info("%d tenants known", len(self._parts.memory))
 
     async def work(self, told_to_end: asyncio.Event, beside: Mapping[str, Coroutine[Any, Any, object]]) -> None:
         """Work until told to end, then drain; `beside` is what has to run meanwhile, by its name. Raises PartEnded if

@@ -10,7 +10,7 @@ from tenant_operator.api.plan import Plan
 from tenant_operator.api.resource import Resource
 from tenant_operator.api.tenant import Tenant
 from tenant_operator.saga.errors import ActivityError
-from tenant_operator.tenants.known import KnownTenants
+from tenant_operator.tenants.memory import TenantMemory
 
 _log = logging.getLogger(__name__)
 
@@ -41,9 +41,9 @@ class Resync:
     """Compares what is known with what is listed, by UID: one that was deleted and made anew is another one. What comes
     while the list is read is not missing from it, nor is what is there and cannot be read."""
 
-    def __init__(self, listing: Listing, known: KnownTenants, catalog: PlatformKinds, inbox: Inbox) -> None:
+    def __init__(self, listing: Listing, memory: TenantMemory, catalog: PlatformKinds, inbox: Inbox) -> None:
         self._listing = listing
-        self._known = known
+        self._memory = memory
         self._catalog = catalog
         self._inbox = inbox
 
@@ -58,7 +58,7 @@ class Resync:
 
     async def once(self) -> None:
         """Raises ActivityError where the API server does not answer."""
-        for body in await self._compare(Tenant, self._known, self._inbox.tenant_changed):
+        for body in await self._compare(Tenant, self._memory, self._inbox.tenant_changed):
             self._inbox.tenant_changed(None, body)
         await self._compare(Plan, self._catalog.plans(), self._inbox.plan_changed)
         await self._compare(Organization, self._catalog.organizations(), self._inbox.organization_changed)

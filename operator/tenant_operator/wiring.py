@@ -18,7 +18,7 @@ from tenant_operator.saga.evolve import Worker
 from tenant_operator.saga.queue import WorkQueue
 from tenant_operator.saga.runner import Runner
 from tenant_operator.tenants.host import TenantSaga
-from tenant_operator.tenants.known import KnownTenants
+from tenant_operator.tenants.memory import TenantMemory
 from tenant_operator.tenants.recollection import Recollection
 from tenant_operator.tenants.reconciler import Reconciler
 from tenant_operator.tenants.steps import TenantSteps
@@ -43,7 +43,7 @@ class Parts:
     """A replica in its parts. `queue` looks at tenants, `requests` takes requests off their annotations."""
 
     inbox: Inbox
-    known: KnownTenants
+    memory: TenantMemory
     courier: Courier
     runner: Runner[Tenant]
     queue: WorkQueue[TenantKey]
@@ -64,10 +64,10 @@ def assemble(
 ) -> Parts:
     """Put a replica together; nothing runs yet. `concurrency`: tenants at work at once. `open_databases`: what the last
     look at the database server found open to tenants' roles. `jitter` spreads retries."""
-    ports, known = outside.ports, outside.catalog.known
+    ports, memory = outside.ports, outside.catalog.memory
     courier = Courier(outside.audit, lambda key: queue.wake(key), now=ports.clock.now)  # noqa: PLW0108 (the queue is made after it)
     activities = {activity.name: activity for activity in steps}
-    recollection = Recollection(new_id)
+    recollection = Recollection(memory, new_id)
     tenant_steps = TenantSteps(activities, ports.catalog, options, recollection)
     writer = StatusWriter(
         tenant_steps,
@@ -76,13 +76,13 @@ def assemble(
         store=outside.store,
         notifier=outside.notifier,
         courier=courier,
-        known=known,
+        memory=memory,
         clock=ports.clock,
         new_id=new_id,
     )
-    host = TenantSaga(activities, tenant_steps, recollection, writer, ports, options, known=known, new_id=new_id)
+    host = TenantSaga(activities, tenant_steps, recollection, writer, ports, options, memory=memory, new_id=new_id)
     runner = Runner(host, worker, ports.clock, jitter=jitter)
-    upkeep = Upkeep(host, writer, ports.clock)
+    upkeep = Upkeep(host, writer, memory, ports.clock)
     reconciler = Reconciler(
         host,
         writer,
@@ -90,7 +90,7 @@ def assemble(
         runner,
         upkeep,
         store=outside.store,
-        known=known,
+        memory=memory,
         courier=courier,
         clock=ports.clock,
         new_id=new_id,
@@ -108,8 +108,6 @@ def assemble(
         outside.platform_store, ports.cluster, outside.catalog, ports.clock, options, open_databases=open_databases
     )
     platform = PlatformWatch(outside.catalog, keeper.reconcile)
-    known.on_change = platform.tenant_changed
-    inbox = Inbox(
-        outside.catalog, tenant_steps, recollection, reconciler, upkeep, platform, queue=queue, requests=requests
-    )
-    return Parts(inbox, known, courier, runner, queue, requests, platform)
+    memory.on_change = platform.tenant_changed
+    inbox = Inbox(outside.catalog, tenant_steps, reconciler, upkeep, platform, queue=queue, requests=requests)
+    return Parts(inbox, memory, courier, runner, queue, requests, platform)

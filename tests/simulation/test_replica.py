@@ -102,8 +102,8 @@ def test_a_deletion_that_no_watch_told_leaves_nothing_in_memory() -> None:
         await world.store.write_metadata(marked.model_copy(update={"metadata": metadata}))
         assert world.tenant is None
         await asyncio.sleep(RESYNC_SECONDS + 10)
-        assert len(process.parts.known) == 0
-        assert process.parts.known.key_of_uid(tenant.metadata.uid) is None
+        assert len(process.parts.memory) == 0
+        assert process.parts.memory.key_of_identity(tenant.metadata.uid) is None
         assert process.parts.queue.idle
         process.told_to_end.set()
         await task

@@ -284,7 +284,7 @@ class Life:
         )
         self.inbox, self.queue, self.requests, self.courier = parts.inbox, parts.queue, parts.requests, parts.courier
         database.on_closed = post.on_closed = self.inbox.server_is_back
-        self._known = parts.known
+        self._memory = parts.memory
         world.life = self
         asyncio.get_running_loop().set_exception_handler(_report_all_but_crashes)
         for body in world.platform.bodies(Plan):
@@ -303,7 +303,7 @@ class Life:
 
     def _changed(self, key: TenantKey) -> None:
         """What the watch of Tenants would report."""
-        body, known = self.world.store.body(key), self._known.get(key)
+        body, known = self.world.store.body(key), self._memory.get(key)
         if body is not None and self._hears:
             self.inbox.tenant_changed("MODIFIED", body)
         elif known is not None and self._hears:

@@ -301,7 +301,7 @@ async def test_an_organization_that_left_tenants_behind_says_so_until_they_are_g
     assert platform.store.organization("acme").status.namespace == "acme"
     assert (platform.bound("acme"), platform.bound("new")) == ({}, {"intelliauth-owner": [ANN["name"]]})
 
-    assert platform.catalog.known.forget(TenantKey("acme", "banking"), "uid-banking")
+    assert platform.catalog.memory.forget(TenantKey("acme", "banking"), "uid-banking")
     await platform.reconcile()
     assert platform.ready()[0] == "True"
     assert platform.store.organization("acme").status.namespace == "new"

@@ -34,12 +34,12 @@ class World:
     def __init__(self) -> None:
         self.store = FakeTenantStore(SystemClock())
         self.catalog = WatchedCatalog()
-        self.known = self.catalog.known
+        self.memory = self.catalog.memory
         self.listed: dict[str, list[dict[str, Any]]] = {"plans": [PLAN], "organizations": [ORGANIZATION]}
         self.heard: list[tuple[str, str]] = []
         self.catalog.observe_plan(None, PLAN)
         self.catalog.observe_organization(None, ORGANIZATION)
-        self.resync = Resync(self.listing, self.known, self.catalog, self)
+        self.resync = Resync(self.listing, self.memory, self.catalog, self)
 
     async def listing(self, plural: str) -> list[dict[str, Any]]:
         if plural == "tenants":
@@ -51,7 +51,7 @@ class World:
         uid = body["metadata"]["uid"]
         if event != "DELETED":
             self.heard.append(("listed", uid))
-        elif self.known.forget(TenantKey(body["metadata"]["namespace"], body["metadata"]["name"]), uid):
+        elif self.memory.forget(TenantKey(body["metadata"]["namespace"], body["metadata"]["name"]), uid):
             self.heard.append(("gone", uid))
 
     def plan_changed(self, event: str | None, body: dict[str, Any]) -> None:
@@ -66,7 +66,7 @@ class World:
 async def test_what_is_there_is_told_and_nothing_is_missed() -> None:
     world = World()
     tenant = world.store.apply(MANIFEST)
-    world.known.observe(tenant)
+    world.memory.observe(tenant)
 
     await world.resync.once()
 
@@ -76,7 +76,7 @@ async def test_what_is_there_is_told_and_nothing_is_missed() -> None:
 async def test_a_tenant_that_is_gone_is_found() -> None:
     world = World()
     tenant = world.store.apply(MANIFEST)
-    world.known.observe(tenant)
+    world.memory.observe(tenant)
     world.store.delete(KEY)
 
     await world.resync.once()
@@ -86,38 +86,38 @@ async def test_a_tenant_that_is_gone_is_found() -> None:
 
 async def test_a_tenant_that_is_made_anew_while_the_list_is_read_is_not_taken_away() -> None:
     world = World()
-    world.known.observe(world.store.apply(MANIFEST))
+    world.memory.observe(world.store.apply(MANIFEST))
     world.store.delete(KEY)
     read = world.listing
 
     async def list_then_make_anew(plural: str) -> list[dict[str, Any]]:
         listed = await read(plural)
         if plural == "tenants":
-            world.known.observe(world.store.apply(MANIFEST))
+            world.memory.observe(world.store.apply(MANIFEST))
         return listed
 
-    world.resync = Resync(list_then_make_anew, world.known, world.catalog, world)
+    world.resync = Resync(list_then_make_anew, world.memory, world.catalog, world)
     await world.resync.once()
 
     assert world.heard == []
-    assert world.known.get(KEY) is not None
+    assert world.memory.get(KEY) is not None
 
 
 async def test_a_tenant_that_can_no_longer_be_read_is_not_gone() -> None:
     world = World()
     tenant = world.store.apply(MANIFEST)
-    world.known.observe(tenant)
+    world.memory.observe(tenant)
     broken = {**tenant.to_wire(), "spec": {}}
     broken["metadata"] = {**broken["metadata"], "resourceVersion": "8"}
 
     async def unreadable(plural: str) -> list[dict[str, Any]]:
         return [broken] if plural == "tenants" else world.listed[plural]
 
-    await Resync(unreadable, world.known, world.catalog, world).once()
+    await Resync(unreadable, world.memory, world.catalog, world).once()
 
     assert ("gone", tenant.metadata.uid) not in world.heard
     mended = tenant.metadata.model_copy(update={"resource_version": "9"})
-    assert world.known.observe(tenant.model_copy(update={"metadata": mended})), "it is heard of when it is mended"
+    assert world.memory.observe(tenant.model_copy(update={"metadata": mended})), "it is heard of when it is mended"
 
 
 async def test_a_plan_and_an_organization_that_are_gone_are_found() -> None:
@@ -140,7 +140,7 @@ async def test_an_api_server_that_does_not_answer_ends_nothing(caplog: pytest.Lo
         asked.set()
         raise Unavailable("no answer")
 
-    world.resync = Resync(away, world.known, world.catalog, world)
+    world.resync = Resync(away, world.memory, world.catalog, world)
     task = asyncio.create_task(world.resync.run(0.01))
     world.store.apply(MANIFEST)
     async with asyncio.timeout(5):

@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 import pytest
 
@@ -12,12 +11,10 @@ from tenant_operator.api.tenant import OutboxEvent, Tenant
 from tenant_operator.audit.courier import Courier
 from tenant_operator.ports import TenantKey
 from tenant_operator.saga.errors import Rejected, Unavailable
-from tenant_operator.tenants.known import KnownTenants
 from tests.fakes.audit import FakeAudit
 from tests.simulation.virtual_time import VirtualClock, run
 from tests.simulation.world import KEY, TENANT, Life, World
 from tests.unit.saga_interpreter import START
-from tests.unit.saga_tenant import tenant
 
 CLOCK = VirtualClock()
 MINE = TenantKey("cymmetri", "banking")
@@ -217,41 +214,3 @@ def test_the_events_of_a_write_whose_answer_was_lost_are_delivered(
     assert len(tries) <= 200, "the same write was tried over and over without a pause"
     assert stored.status.state == "Active"
     assert stored.status.outbox == ()
-
-
-def versions(version: int, uid: str = "one") -> Tenant:
-    known = tenant(version=version)
-    return known.model_copy(update={"metadata": known.metadata.model_copy(update={"uid": uid})})
-
-
-def seen(*tenants: Tenant) -> tuple[list[bool], Any]:
-    known = KnownTenants()
-    news = [known.observe(each) for each in tenants]
-    return news, known.get(MINE)
-
-
-def test_what_is_known_never_goes_back_in_time() -> None:
-    news, newest = seen(versions(9), versions(10), versions(9), versions(10))
-    assert news == [True, True, False, False]
-    assert newest == versions(10)
-
-
-def test_a_new_tenant_of_the_same_name_is_news() -> None:
-    news, newest = seen(versions(9, "one"), versions(12, "two"))
-    assert news == [True, True]
-    assert newest.metadata.uid == "two"
-
-
-def test_the_late_answer_about_a_former_tenant_does_not_hide_its_successor() -> None:
-    news, newest = seen(versions(9, "one"), versions(12, "two"), versions(10, "one"))
-    assert newest.metadata.uid == "two"
-    assert news == [True, True, False]
-
-
-def test_only_the_tenant_that_is_gone_is_forgotten() -> None:
-    known = KnownTenants()
-    known.observe(versions(12, "two"))
-    assert not known.forget(MINE, "one")
-    assert known.get(MINE) is not None
-    assert known.forget(MINE, "two")
-    assert (known.get(MINE), len(known), known.key_of_uid("two")) == (None, 0, None)

@@ -28,6 +28,7 @@ from tenant_operator.saga.facts import (
 from tenant_operator.saga.host import Pulse
 from tenant_operator.saga.model import Direction, EntryState, Kind, Outcome, RowState, Saga
 from tenant_operator.saga.runner import Runner
+from tenant_operator.saga.sight import Kept
 from tests.simulation.virtual_time import VirtualClock, run
 from tests.unit.saga_interpreter import seeded, step
 
@@ -66,12 +67,17 @@ class MemoryHost:
         self.deeds: dict[str, Deed] = {}
         self.undoes: dict[str, Deed] = {}
         self.worker = Worker("worker-1", 1, self.clock.now())
+        self._kept: Kept | None = None
 
     def runner(self, worker: Worker | None = None) -> Runner[Record]:
+        self._kept = None  # a process of its own
         return Runner(self, worker or self.worker, self.clock, jitter=seeded(1))
 
-    def key(self, record: Record) -> str:
-        return "the one"
+    def kept(self, record: Record) -> Kept | None:
+        return self._kept
+
+    def keep(self, record: Record, kept: Kept | None) -> None:
+        self._kept = kept
 
     def saga(self, record: Record) -> Saga:
         return record.saga

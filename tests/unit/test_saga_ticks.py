@@ -22,7 +22,7 @@ from tenant_operator.saga.facts import (
     TicksLost,
 )
 from tenant_operator.saga.host import Pulse
-from tenant_operator.saga.model import Outcome, RowState
+from tenant_operator.saga.model import Outcome, RowState, Saga
 from tenant_operator.saga.runner import Runner
 from tests.simulation.virtual_time import run
 from tests.unit.saga_interpreter import step
@@ -43,9 +43,6 @@ class Crowd:
 
     def __init__(self, hosts: dict[str, MemoryHost]) -> None:
         self._hosts = hosts
-
-    def key(self, record: Record) -> str:
-        return record.note
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         return lambda record, *args, **options: getattr(self._hosts[record.note], name)(record, *args, **options)
@@ -226,4 +223,25 @@ def test_lost_ticks_are_made_again_and_told_once() -> None:
     assert host.acts == [LOOK, *PHASE, *PHASE, DEPLOY]
     completed = [fact.activity for fact in host.facts() if isinstance(fact, ActivityCompleted)]
     assert completed == [LOOK, *PHASE, DEPLOY]
+    assert outcome(host) is Outcome.COMPLETED
+
+
+def test_ticks_of_a_journal_that_somebody_has_wiped_are_nobodys() -> None:
+    looks: Iterator[Progress] = iter([NotYet("pods are on their way", 0.3), Done("all ready")])
+
+    async def tell(host: MemoryHost) -> None:
+        async def look(pulse: Pulse) -> Progress:
+            return next(looks)
+
+        host.deeds[STORE] = look
+        runner, attention = host.runner(), asyncio.Event()
+        _, again = await runner.advance(host.stored, attention)
+        assert again is not None
+        assert [fact.activity for fact in host.facts() if isinstance(fact, ActivityCompleted)] == [LOOK], "SPACE waits"
+        host.store(saga=Saga())
+        await runner.advance(host.stored, attention)
+
+    host = lives(tell)
+    assert host.acts == [LOOK, SPACE, STORE, LOOK, *PHASE, DEPLOY], "everything is begun anew"
+    assert host.facts(TicksLost) == []
     assert outcome(host) is Outcome.COMPLETED

@@ -46,7 +46,7 @@ def test_a_tenant_is_known_by_its_key_and_its_organization(catalog: WatchedCatal
     assert {each.metadata.name for each in catalog.tenants_of("umbrella")} == {"other"}
     assert catalog.tenants_of("nobody") == ()
     assert len(catalog.tenants()) == 3
-    found = catalog.known.get(KEY)
+    found = catalog.memory.get(KEY)
     assert found is not None
     assert found.metadata.creation_timestamp is not None
 
@@ -69,11 +69,11 @@ def test_a_tenant_that_is_deleted_and_made_for_another_organization_moves(catalo
 
 def test_a_deleted_tenant_is_forgotten(catalog: WatchedCatalog) -> None:
     catalog.observe_tenant(tenant())
-    assert catalog.known.forget(KEY, "uid-banking")
-    catalog.known.forget(KEY, "uid-banking")
+    assert catalog.memory.forget(KEY, "uid-banking")
+    catalog.memory.forget(KEY, "uid-banking")
 
-    assert catalog.known.get(KEY) is None
-    assert catalog.known.key_of_uid("uid-banking") is None
+    assert catalog.memory.get(KEY) is None
+    assert catalog.memory.key_of_identity("uid-banking") is None
     assert catalog.tenants_of("acme") == ()
     assert catalog.tenants_with_slug("banking") == ()
 
@@ -81,9 +81,9 @@ def test_a_deleted_tenant_is_forgotten(catalog: WatchedCatalog) -> None:
 def test_the_answer_to_a_write_that_comes_after_the_deletion_brings_nothing_back(catalog: WatchedCatalog) -> None:
     catalog.observe_tenant(tenant())
     late = Tenant.model_validate(tenant())
-    catalog.known.forget(KEY, "uid-banking")
+    catalog.memory.forget(KEY, "uid-banking")
 
-    assert not catalog.known.observe(late)
+    assert not catalog.memory.observe(late)
     assert catalog.tenants() == ()
 
 
@@ -97,7 +97,7 @@ def test_an_echo_is_told_before_it_is_parsed(catalog: WatchedCatalog) -> None:
 
 def test_a_tenant_that_cannot_be_read_is_found_by_nobody_who_asks_what_there_is(catalog: WatchedCatalog) -> None:
     told: list[tuple[bool, bool]] = []
-    catalog.known.on_change = lambda before, after: told.append((before is not None, after is not None))
+    catalog.memory.on_change = lambda before, after: told.append((before is not None, after is not None))
     catalog.observe_tenant(tenant())
     broken = tenant()
     del broken["spec"]["plan"]
@@ -105,13 +105,13 @@ def test_a_tenant_that_cannot_be_read_is_found_by_nobody_who_asks_what_there_is(
 
     assert catalog.tenants() == catalog.tenants_of("acme") == catalog.tenants_with_slug("banking") == ()
     assert catalog.tenants_in("acme") == 1, "it is there, and known to be"
-    assert catalog.known.get(KEY) is not None, "the saga that carries it goes on"
+    assert catalog.memory.get(KEY) is not None, "the saga that carries it goes on"
 
     catalog.observe_tenant(tenant())
     assert len(catalog.tenants()) == catalog.tenants_in("acme") == 1
     broken["metadata"]["resourceVersion"] = str(next(VERSIONS))
     catalog.observe_tenant(broken)
-    assert catalog.known.forget(KEY, "uid-banking")
+    assert catalog.memory.forget(KEY, "uid-banking")
     assert catalog.tenants_in("acme") == 0
     assert told == [(False, True), (True, False), (False, True), (True, False)]
 
@@ -121,7 +121,7 @@ def test_one_that_never_could_be_read_is_counted_until_it_is_gone(catalog: Watch
     del broken["spec"]["plan"]
     catalog.observe_tenant(broken)
     assert catalog.tenants_in("acme") == 1
-    assert catalog.known.forget(KEY, "uid-banking")
+    assert catalog.memory.forget(KEY, "uid-banking")
     assert catalog.tenants_in("acme") == 0
 
 

@@ -1,12 +1,13 @@
 """What the engine asks of the place where sagas live: the one protocol between it and a domain."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Protocol, TypeVar
 
 from tenant_operator.saga.activity import Progress, Step, Undone
 from tenant_operator.saga.facts import Fact
 from tenant_operator.saga.model import Saga
+from tenant_operator.saga.sight import Kept
 
 R = TypeVar("R")
 
@@ -37,9 +38,6 @@ class Pulse(Protocol):
 class Host(Protocol[R]):
     """Where sagas live and what their activities do. `R` is the record that carries the journal."""
 
-    def key(self, record: R) -> Hashable:
-        """What tells the record from all others, whatever version it is."""
-
     def saga(self, record: R) -> Saga:
         """The journal in the record."""
 
@@ -52,6 +50,12 @@ class Host(Protocol[R]):
 
     def newest(self, record: R) -> R:
         """The newest version of the record that is known without asking anyone. Raises Gone."""
+
+    def kept(self, record: R) -> Kept | None:
+        """What was kept of the saga at the last look; None if that was nothing."""
+
+    def keep(self, record: R, kept: Kept | None) -> None:
+        """Keep it until the next look, or until the record is gone."""
 
     async def refresh(self, record: R) -> R:
         """The record as it is now. Raises Gone, Unavailable."""

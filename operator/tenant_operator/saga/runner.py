@@ -4,7 +4,7 @@ import asyncio
 import logging
 import math
 import random
-from collections.abc import Coroutine, Hashable
+from collections.abc import Coroutine
 from dataclasses import replace
 from enum import Enum, auto
 from typing import Any, Final, Generic
@@ -15,7 +15,8 @@ from tenant_operator.saga.errors import ActivityError, Gone, JournalMoved, NotAs
 from tenant_operator.saga.evolve import Worker
 from tenant_operator.saga.facts import ActivityCompleted, CompensationCompleted, Fact, RemainsFound
 from tenant_operator.saga.host import Clock, Host, R
-from tenant_operator.saga.session import NEWS, Kept, Session
+from tenant_operator.saga.session import NEWS, Session
+from tenant_operator.saga.sight import Kept
 
 _log = logging.getLogger(__name__)
 
@@ -33,14 +34,13 @@ class _Watched(Enum):
 
 
 class Runner(Generic[R]):
-    """Carries sagas forward and backward. Everything is in the journal; what is kept between two calls is only what was
-    measured of the runs in hand, which no journal can tell."""
+    """Carries sagas forward and backward. Everything is in the journal; the host keeps from one call to the next only
+    what was measured of the runs in hand, which no journal can tell."""
 
     def __init__(self, host: Host[R], worker: Worker, clock: Clock, *, jitter: random.Random | None = None) -> None:
         self._host = host
         self._worker = worker
         self._clock = clock
-        self._kept: dict[Hashable, Kept] = {}
         self._at_work = 0
         self._jitter = jitter or random.Random()  # noqa: S311 (spreads retries, guards nothing)
         self._stopping = False
@@ -63,9 +63,9 @@ class Runner(Generic[R]):
             self._at_work -= 1
 
     async def _advance(self, record: R, attention: asyncio.Event) -> tuple[R, float | None]:
-        key = self._host.key(record)
         while True:
-            kept = self._kept.pop(key, Kept())
+            kept = self._host.kept(record) or Kept()
+            self._host.keep(record, None)  # what nothing can be made of is not tried twice
             session = Session(self._host, record, self._worker, self._clock, kept, at_work=lambda: self._at_work)
             keep = session.keep_sight
             try:
@@ -78,12 +78,8 @@ class Runner(Generic[R]):
                 session.unsee()
                 raise
             finally:
-                if (left := keep()) != Kept():
-                    self._kept[key] = left
-
-    def forget(self, key: Hashable) -> None:
-        """The record is gone."""
-        self._kept.pop(key, None)
+                left = keep()
+                self._host.keep(record, left if left != Kept() else None)
 
     async def _carry(self, session: Session[R], attention: asyncio.Event) -> float | None:
         outcome: list[Fact] = []

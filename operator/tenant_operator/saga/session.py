@@ -13,7 +13,7 @@ from tenant_operator.saga.evolve import Worker, bounded
 from tenant_operator.saga.facts import Checkpointed, Fact, Pulsed, Tick, TicksLost
 from tenant_operator.saga.host import Clock, Host, R
 from tenant_operator.saga.model import Run, Saga
-from tenant_operator.saga.sight import Moment, Sight, deadline, is_held, look, next_time
+from tenant_operator.saga.sight import Kept, Moment, Sight, deadline, is_held, look, next_time
 
 PULSE: Final = 10.0
 """Seconds after which a running activity is journalled as alive."""
@@ -42,18 +42,6 @@ def patience(seconds: float, at_work: int) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """What a worker knows of a saga beside the journal, from one look at it to the next: what it has `seen` of the run,
-    the `ticks` that are to be journalled yet and since when (seconds, monotonic), and whether earlier ones were lost
-    because they could not be."""
-
-    seen: Sight | None = None
-    ticks: tuple[Fact, ...] = ()
-    ticking_since: float = math.inf
-    has_lost: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Plan:
     """The journal entry that is due now, and what is to be done once it is written."""
 
@@ -76,10 +64,14 @@ class Session(Generic[R]):
         self._at_work = at_work
         self._lock = asyncio.Lock()
         self._said: Pulsed | None = None
-        self.ticks = kept.ticks
-        self._ticking_since = kept.ticking_since
+        journal = host.saga(record)
+        self.ticks: tuple[Fact, ...] = ()
+        self._ticking_since = math.inf
+        if kept.journal == journal:
+            self.ticks, self._ticking_since = kept.ticks, kept.ticking_since
         self._hold(record)
-        self._lost = [TicksLost()] if kept.has_lost and self._is_ours(self._journal.run) else []
+        has_lost = kept.has_lost or kept.ticks != self.ticks
+        self._lost = [TicksLost()] if has_lost and self._is_ours(journal.run) else []
         self._see(kept.seen, self._now())
         self._confirmed = kept.seen or self.sight
 
@@ -186,7 +178,7 @@ class Session(Generic[R]):
 
     def keep(self) -> Kept:
         """What is to be known at the next look, if this one ended well."""
-        return Kept(self._kept_sight(), self.ticks, self._ticking_since)
+        return Kept(self._kept_sight(), self.ticks, self._ticking_since, self._journal if self.ticks else None)
 
     def keep_sight(self) -> Kept:
         """What is to be known at the next look if this one was cut off: the ticks are not made up for."""

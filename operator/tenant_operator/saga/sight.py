@@ -12,6 +12,7 @@ from typing import Final
 
 from tenant_operator.saga.activity import Step
 from tenant_operator.saga.evolve import Worker
+from tenant_operator.saga.facts import Fact
 from tenant_operator.saga.model import Row, Run, Saga
 
 SILENCE: Final = timedelta(seconds=30)
@@ -53,6 +54,19 @@ class Sight:
     clock: Hashable = None
     promise: Hashable = None
     extended: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a worker knows of a saga beside the journal, from one look at it to the next: what it has `seen` of the run,
+    the `ticks` that are to be journalled yet, since when (seconds, monotonic) and upon which `journal`, and whether
+    earlier ones were lost because they could not be."""
+
+    seen: Sight | None = None
+    ticks: tuple[Fact, ...] = ()
+    ticking_since: float = math.inf
+    journal: Saga | None = None
+    has_lost: bool = False
 
 
 def look(saga: Saga, steps: Mapping[str, Step], before: Sight | None, now: Moment, worker: Worker) -> Sight:

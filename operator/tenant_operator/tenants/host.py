@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from tenant_operator.api.tenant import Tenant
-from tenant_operator.ports import TenantKey, key_of
+from tenant_operator.ports import key_of
 from tenant_operator.provisioning.activity import Activity, Context, Ports
 from tenant_operator.provisioning.options import Options
 from tenant_operator.provisioning.recall import recall, remains
@@ -13,8 +13,8 @@ from tenant_operator.saga.errors import Gone, Rejected, Unavailable
 from tenant_operator.saga.facts import Fact, RunStarted
 from tenant_operator.saga.host import Pulse
 from tenant_operator.saga.model import Kind, Saga
+from tenant_operator.saga.sight import Kept
 from tenant_operator.tenants.journal import encode, saga_of
-from tenant_operator.tenants.known import KnownTenants
 from tenant_operator.tenants.lifecycle import (
     contradicts_service,
     demand,
@@ -22,6 +22,7 @@ from tenant_operator.tenants.lifecycle import (
     is_cut_off,
     state_of,
 )
+from tenant_operator.tenants.memory import TenantMemory
 from tenant_operator.tenants.recollection import Recollection
 from tenant_operator.tenants.standing import standing_of
 from tenant_operator.tenants.steps import TenantSteps
@@ -40,7 +41,7 @@ class TenantSaga:
         ports: Ports,
         options: Options,
         *,
-        known: KnownTenants,
+        memory: TenantMemory,
         new_id: Callable[[], str],
     ) -> None:
         self._activities = activities
@@ -49,11 +50,8 @@ class TenantSaga:
         self._writer = writer
         self._ports = ports
         self._options = options
-        self._known = known
+        self._memory = memory
         self._new_id = new_id
-
-    def key(self, record: Tenant) -> TenantKey:
-        return key_of(record)
 
     def saga(self, record: Tenant) -> Saga:
         return saga_of(record)
@@ -119,10 +117,16 @@ class TenantSaga:
         return self._recollection.is_cleared(record, saga)
 
     def newest(self, record: Tenant) -> Tenant:
-        known = self._known.get(key_of(record))
+        known = self._memory.get(key_of(record))
         if known is None or known.metadata.uid != record.metadata.uid:
             raise Gone
         return known
+
+    def kept(self, record: Tenant) -> Kept | None:
+        return self._memory.slot(record).kept
+
+    def keep(self, record: Tenant, kept: Kept | None) -> None:
+        self._memory.slot(record).kept = kept
 
     async def refresh(self, record: Tenant) -> Tenant:
         fresh = await self._writer.reread(record)

@@ -2,57 +2,31 @@
 anything is begun."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from tenant_operator.api.states import RunReason
 from tenant_operator.api.tenant import Tenant
-from tenant_operator.ports import TenantKey, key_of
 from tenant_operator.provisioning.recall import Recalled, former_identity
 from tenant_operator.saga.facts import Fact, RunStarted
 from tenant_operator.saga.model import Kind, Outcome, Saga
 from tenant_operator.tenants.lifecycle import contradicts_service, is_cut_off, is_unwanted, let_go
-
-
-@dataclass(slots=True)
-class _Mind:
-    """Of one Tenant.
-
-    `identity`: under which its things go, if that is not its UID. `is_confirmed`: whether that is sure. `looked_for`:
-    the identity in the status that it was looked for. `recalled`: the last look, until a run begins by it. `is_due`: a
-    run waits for a look. `trusted`: the run (or its absence) that was begun in this life, or held against the world.
-    `cleared`: the run at whose end nothing was left. `is_leaky`: something was left nevertheless.
-    """
-
-    identity: str | None = None
-    is_confirmed: bool = True
-    looked_for: str | None = None
-    recalled: Recalled | None = None
-    is_due: bool = False
-    trusted: str | None = None
-    cleared: str | None = None
-    is_leaky: bool = False
+from tenant_operator.tenants.memory import Mind, TenantMemory
 
 
 class Recollection:
     """Keeps nothing that a look would not find again: a life that begins knows nothing, and looks."""
 
-    def __init__(self, new_id: Callable[[], str]) -> None:
+    def __init__(self, memory: TenantMemory, new_id: Callable[[], str]) -> None:
+        self._memory = memory
         self._new_id = new_id
-        self._minds: dict[str, _Mind] = {}
-        self._adopted: dict[str, TenantKey] = {}
 
     def identity(self, record: Tenant) -> str:
         """What all things of the tenant are labelled with."""
-        mind = self._minds.get(record.metadata.uid)
-        return (mind.identity if mind is not None else None) or record.metadata.uid
+        return self._mind(record).identity or record.metadata.uid
 
     def is_confirmed(self, record: Tenant) -> bool:
         """Whether it is sure who the tenant is."""
         return self._mind(record).is_confirmed
-
-    def key_of_adopted(self, identity: str) -> TenantKey | None:
-        """Where the Tenant is whose things carry that identity, though it is not its UID."""
-        return self._adopted.get(identity)
 
     def is_due(self, record: Tenant) -> bool:
         """Whether a run waits for a look at what there is."""
@@ -74,12 +48,10 @@ class Recollection:
     def note(self, record: Tenant, saga: Saga, found: Recalled, *, is_needed: bool) -> None:
         """Take note of a look; it is kept if a run may begin by it."""
         mind = self._mind(record)
-        mind.identity = found.identity if found.identity != record.metadata.uid else None
+        self._memory.adopt(record, found.identity if found.identity != record.metadata.uid else None)
         mind.recalled = found if is_needed or mind.is_due or found.hindrance or found.serves else None
         mind.is_confirmed, mind.is_due, mind.trusted = found.is_confirmed, False, _run_id(saga)
         mind.looked_for = former_identity(record)
-        if mind.identity is not None:
-            self._adopted[mind.identity] = key_of(record)
 
     def judge(self, record: Tenant, saga: Saga, asked: Sequence[Fact]) -> Sequence[Fact]:
         """What becomes of what is asked: nothing begins before a look, and what has served is taken over instead of
@@ -124,7 +96,8 @@ class Recollection:
         """What was in the way may be no more: it is looked at anew."""
         found = self._mind(record).recalled
         if found is not None and found.hindrance:
-            del self._minds[record.metadata.uid]
+            self._memory.adopt(record, None)
+            self._memory.slot(record).mind = Mind()
 
     def is_cleared(self, record: Tenant, saga: Saga) -> bool:
         """Whether nothing was left at the end of the run."""
@@ -135,14 +108,8 @@ class Recollection:
         mind = self._mind(record)
         mind.cleared, mind.is_leaky = (_run_id(saga), False) if is_clear else (None, True)
 
-    def forget(self, uid: str) -> None:
-        """The Tenant of that UID is gone."""
-        mind = self._minds.pop(uid, None)
-        if mind is not None and mind.identity is not None:
-            self._adopted.pop(mind.identity, None)
-
-    def _mind(self, record: Tenant) -> _Mind:
-        return self._minds.setdefault(record.metadata.uid, _Mind())
+    def _mind(self, record: Tenant) -> Mind:
+        return self._memory.slot(record).mind
 
 
 def _run_id(saga: Saga) -> str:

@@ -14,8 +14,8 @@ from tenant_operator.saga.errors import Gone, Stale
 from tenant_operator.saga.runner import Runner
 from tenant_operator.tenants.host import TenantSaga
 from tenant_operator.tenants.journal import saga_of
-from tenant_operator.tenants.known import KnownTenants
 from tenant_operator.tenants.lifecycle import is_unwanted, let_go, take_request
+from tenant_operator.tenants.memory import TenantMemory
 from tenant_operator.tenants.notices import Happening
 from tenant_operator.tenants.recollection import Recollection
 from tenant_operator.tenants.standing import standing_of
@@ -40,7 +40,7 @@ class Reconciler:
         upkeep: Upkeep,
         *,
         store: TenantStore,
-        known: KnownTenants,
+        memory: TenantMemory,
         courier: Courier,
         clock: Clock,
         new_id: Callable[[], str],
@@ -51,14 +51,14 @@ class Reconciler:
         self._runner = runner
         self._upkeep = upkeep
         self._store = store
-        self._known = known
+        self._memory = memory
         self._courier = courier
         self._clock = clock
         self._new_id = new_id
 
     async def reconcile(self, key: TenantKey, attention: asyncio.Event) -> float | None:
         """Go as far as possible now. Returns the seconds until the next look, None to wait for something to happen."""
-        tenant = self._known.get(key) or await self._store.read(key)
+        tenant = self._memory.get(key) or await self._store.read(key)
         if tenant is None:
             return None
         try:
@@ -73,7 +73,7 @@ class Reconciler:
             raise
 
     async def _reconcile(self, key: TenantKey, tenant: Tenant, attention: asyncio.Event) -> float | None:
-        self._known.observe(tenant)
+        self._memory.observe(tenant)
         self._courier.hand_over(key, tenant.status.outbox)
         deleting = tenant.metadata.deletion_timestamp is not None
         if FINALIZER not in tenant.metadata.finalizers:
@@ -143,29 +143,26 @@ class Reconciler:
 
     def forget(self, key: TenantKey, uid: str) -> None:
         """The Tenant of that UID is gone: nothing of it is kept in memory."""
-        self._recollection.forget(uid)
-        if self._known.forget(key, uid):
+        if self._memory.forget(key, uid):
             self._courier.cleared(key, ())
-            self._upkeep.forget(key)
-            self._runner.forget(key)
 
     async def take(self, key: TenantKey, attention: asyncio.Event) -> float | None:
         """Take a one-shot request off a tenant's annotation. Apart from `reconcile`, which may be busy, so that a
         cancel is heard at once."""
         attention.clear()
-        tenant = self._known.get(key)
+        tenant = self._memory.get(key)
         if tenant is None or ANNOTATION_ACTION not in tenant.metadata.annotations:
             return None
         taken = take_request(tenant, self._new_id(), self._now())
         if taken is None:
             return None
         try:
-            self._known.observe(await self._store.write_metadata(taken))
+            self._memory.observe(await self._store.write_metadata(taken))
         except Stale:
             fresh = await self._store.read(key)
             if fresh is None:
                 return None
-            self._known.observe(fresh)
+            self._memory.observe(fresh)
             return 0.0
         except WriteRefused as refused:
             await self._tell_of(refused, tenant)
@@ -184,7 +181,7 @@ class Reconciler:
         except Stale:
             await self._writer.reread(tenant)
             raise
-        self._known.observe(stored)
+        self._memory.observe(stored)
         return stored
 
     def _now(self) -> datetime:

@@ -5,20 +5,20 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
-from tenant_operator.api.plan import Plan, PlanSpec
+from tenant_operator.api.plan import Plan
 from tenant_operator.api.states import DesiredState, TenantState
 from tenant_operator.api.tenant import Tenant
-from tenant_operator.ports import Clock, Manifest, ObjectRef, TenantKey, key_of
+from tenant_operator.ports import Clock, Manifest, ObjectRef
 from tenant_operator.provisioning import claims, route
 from tenant_operator.provisioning.activities.deploy_workloads import workload_refs
 from tenant_operator.provisioning.activities.wait_ready import WaitReady
 from tenant_operator.provisioning.activity import Context
-from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.objects import apply_all, delete_all, ref_of
 from tenant_operator.saga.activity import NotYet
 from tenant_operator.saga.errors import ActivityError, Rejected
 from tenant_operator.saga.evolve import bounded
 from tenant_operator.tenants.host import Silence, TenantSaga
+from tenant_operator.tenants.memory import TenantMemory, Tended
 from tenant_operator.tenants.notices import Happening
 from tenant_operator.tenants.standing import SERVING, Standing, Trouble, standing_of
 from tenant_operator.tenants.writer import StatusWriter
@@ -37,22 +37,18 @@ class Upkeep:
     status where the cluster may be ahead of it.
     """
 
-    def __init__(self, host: TenantSaga, writer: StatusWriter, clock: Clock) -> None:
+    def __init__(self, host: TenantSaga, writer: StatusWriter, memory: TenantMemory, clock: Clock) -> None:
         self._host = host
+        self._memory = memory
         self._writer = writer
         self._clock = clock
-        self._drifted: set[TenantKey] = set()
-        self._applied: dict[TenantKey, str] = {}
-        self._hashes: dict[TenantKey, tuple[PlanSpec, Names, str]] = {}
-        self._pauses: dict[TenantKey, tuple[float, float]] = {}
-        self._told: dict[TenantKey, float] = {}
 
     def drifted(self, tenant: Tenant, kind: str, name: str) -> None:
         """Somebody else changed or deleted an object in the tenant's namespace. If the tenant is made of it, it is to
         be applied again; what was pruned is no part of it any more, and what somebody put there never was."""
-        key = key_of(tenant)
-        if key not in self._drifted and self._is_part(self._context(tenant), kind, name):
-            self._drifted.add(key)
+        tended = self._tended(tenant)
+        if not tended.has_drifted and self._is_part(self._context(tenant), kind, name):
+            tended.has_drifted = True
 
     @staticmethod
     def _is_part(ctx: Context, kind: str, name: str) -> bool:
@@ -64,21 +60,15 @@ class Upkeep:
         except Rejected:
             return True
 
-    def forget(self, key: TenantKey) -> None:
-        """The tenant is gone."""
-        self._drifted.discard(key)
-        for known in (self._applied, self._hashes, self._pauses, self._told):
-            known.pop(key, None)
-
     async def tend(self, tenant: Tenant) -> tuple[Tenant, float | None]:
         """See to a serving tenant. Returns it as last journalled, and the seconds after which to look again.
 
         Raises Stale, Gone.
         """
-        key = key_of(tenant)
+        slot = self._memory.slot(tenant)
         released = tenant.spec.desired_state is DesiredState.DECOMMISSIONED
         if tenant.status.state not in SERVING or released or tenant.metadata.deletion_timestamp is not None:
-            self.forget(key)
+            slot.tended = Tended()
             return tenant, None
         try:
             tenant = await self._traffic(tenant)
@@ -87,17 +77,17 @@ class Upkeep:
             tenant = await self._traffic(tenant)  # what had to wait for the rollout
             tenant = await self._recovered(tenant)
         except ActivityError as error:
-            return await self._in_trouble(tenant, error), self._pause(key)
-        self._pauses.pop(key, None)
+            return await self._in_trouble(tenant, error), self._pause(slot.tended)
+        slot.tended.pause = None
         return tenant, again
 
-    def _pause(self, key: TenantKey) -> float:
+    def _pause(self, tended: Tended) -> float:
         """Until the next try, unless something wakes the tenant before: that is a try, too, but doubles nothing."""
         now = self._clock.elapsed()
-        pause, due = self._pauses.get(key, (_FIRST_PAUSE / 2, now))
+        pause, due = tended.pause or (_FIRST_PAUSE / 2, now)
         if now >= due:
             pause = min(pause * 2, _LONGEST_PAUSE)
-        self._pauses[key] = (pause, now + pause)
+        tended.pause = (pause, now + pause)
         return pause
 
     async def _in_trouble(self, tenant: Tenant, error: ActivityError) -> Tenant:
@@ -111,7 +101,7 @@ class Upkeep:
         happening = Happening("UpkeepFailed", message, warning=True)
         trouble, old = Trouble(message, error.can_heal), standing.trouble
         turned = old is None or old.can_heal is not trouble.can_heal
-        if turned or (old != trouble and self._is_time_for_news(key_of(tenant))):
+        if turned or (old != trouble and self._is_time_for_news(self._tended(tenant))):
             with suppress(ActivityError):  # no status can be written: the next try finds out whether that has passed
                 return await self._writer.write_standing(tenant, replace(standing, trouble=trouble), happening)
         await self._writer.tell(tenant, [happening])
@@ -150,16 +140,16 @@ class Upkeep:
 
     async def _contents(self, tenant: Tenant) -> Tenant:
         """Roll out what the plan has changed, and put right what somebody else has."""
-        ctx, key, standing = self._context(tenant), key_of(tenant), standing_of(tenant.status)
+        ctx, tended, standing = self._context(tenant), self._tended(tenant), standing_of(tenant.status)
         if ctx.plan is None:
             if standing.trouble is not None:
                 raise Rejected(f"plan {tenant.spec.plan} does not exist")
             return tenant
-        digest = self._hash(key, ctx, ctx.plan)
-        drifted = key in self._drifted
+        digest = self._digest(ctx, ctx.plan)
+        drifted = tended.has_drifted
         is_changed = digest != standing.workloads_hash
         # Where something was left undone, perhaps by another process, nobody knows how far it came.
-        is_sure = not standing.trouble and (not standing.rolling_out or self._applied.get(key) == digest)
+        is_sure = not standing.trouble and (not standing.rolling_out or tended.applied == digest)
         if not is_changed and not drifted and is_sure:
             return tenant
         if is_changed:
@@ -167,14 +157,13 @@ class Upkeep:
             standing = replace(standing, workloads_hash=digest, rolling_out=what)
             happening = Happening("RollingOut", f"the workloads of plan {ctx.plan.metadata.name} have changed")
             tenant = await self._writer.write_standing(tenant, standing, happening)
-        self._drifted.discard(key)
+        tended.has_drifted = False
         try:
             await self._apply(ctx, ctx.plan, with_route=await self._may_route(ctx, ctx.plan, standing, drifted=drifted))
         except BaseException:
-            if drifted:
-                self._drifted.add(key)
+            tended.has_drifted |= drifted
             raise
-        self._applied[key] = digest
+        tended.applied = digest
         if drifted:
             happening = Happening("DriftCorrected", "what was changed by another hand is put right")
             await self._writer.tell(tenant, [happening])
@@ -197,7 +186,7 @@ class Upkeep:
         """Where nobody answers yet because a changed plan is on its way, opening waits for it."""
         if ctx.plan is None or await self._takes_traffic(ctx, ctx.plan):
             return True
-        digest = self._hash(key_of(ctx.tenant), ctx, ctx.plan)
+        digest = self._digest(ctx, ctx.plan)
         return digest == standing.workloads_hash and not standing.rolling_out
 
     async def _takes_traffic(self, ctx: Context, plan: Plan) -> bool:
@@ -225,17 +214,16 @@ class Upkeep:
         standing = standing_of(tenant.status)
         if not standing.rolling_out:
             return tenant, None
-        ctx, key = self._context(tenant), key_of(tenant)
+        ctx, tended = self._context(tenant), self._tended(tenant)
         progress = await WaitReady().run(ctx)
         if isinstance(progress, NotYet):
-            if progress.cause != standing.rolling_out and self._is_time_for_news(key):
+            if progress.cause != standing.rolling_out and self._is_time_for_news(tended):
                 happening = Happening("RollingOut", progress.cause)
                 tenant = await self._writer.write_standing(
                     tenant, replace(standing, rolling_out=progress.cause), happening
                 )
             return tenant, _ROLLOUT_RECHECK  # its Deployments wake the tenant before that
-        self._told.pop(key, None)
-        self._applied.pop(key, None)
+        tended.told = tended.applied = None
         if ctx.plan is not None:
             # Only now: until here the former workloads took the traffic.
             await apply_all(ctx.ports.cluster, self._route(ctx, ctx.plan))
@@ -243,20 +231,23 @@ class Upkeep:
         happening = Happening("RolledOut", progress.detail)
         return await self._writer.write_standing(tenant, replace(standing, rolling_out=""), happening), None
 
-    def _is_time_for_news(self, key: TenantKey) -> bool:
+    def _is_time_for_news(self, tended: Tended) -> bool:
         """Whether the last news are some time ago; if so, these are the last."""
         now = self._clock.elapsed()
-        told = self._told.get(key)
-        if told is not None and now - told < _NEWS:
+        if tended.told is not None and now - tended.told < _NEWS:
             return False
-        self._told[key] = now
+        tended.told = now
         return True
 
-    def _hash(self, key: TenantKey, ctx: Context, plan: Plan) -> str:
-        known = self._hashes.get(key)
+    def _digest(self, ctx: Context, plan: Plan) -> str:
+        tended = self._tended(ctx.tenant)
+        known = tended.digest
         if known is None or known[0] is not plan.spec or known[1] != ctx.names:
-            known = self._hashes[key] = (plan.spec, ctx.names, ctx.contents(plan).digest)
+            known = tended.digest = (plan.spec, ctx.names, ctx.contents(plan).digest)
         return known[2]
+
+    def _tended(self, tenant: Tenant) -> Tended:
+        return self._memory.slot(tenant).tended
 
     def _context(self, tenant: Tenant) -> Context:
         return self._host.context(tenant, "", Silence())

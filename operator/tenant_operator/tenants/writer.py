@@ -18,8 +18,8 @@ from tenant_operator.saga.model import Kind, Outcome, Saga
 from tenant_operator.saga.sight import next_time
 from tenant_operator.tenants.feed import audit_event, audit_events
 from tenant_operator.tenants.journal import saga_of
-from tenant_operator.tenants.known import KnownTenants
 from tenant_operator.tenants.lifecycle import requester
+from tenant_operator.tenants.memory import TenantMemory
 from tenant_operator.tenants.notices import Happening, notices
 from tenant_operator.tenants.recollection import Recollection
 from tenant_operator.tenants.standing import Standing, standing_of
@@ -41,7 +41,7 @@ class StatusWriter:
         store: TenantStore,
         notifier: Notifier,
         courier: Courier,
-        known: KnownTenants,
+        memory: TenantMemory,
         clock: Clock,
         new_id: Callable[[], str],
     ) -> None:
@@ -51,7 +51,7 @@ class StatusWriter:
         self._store = store
         self._notifier = notifier
         self._courier = courier
-        self._known = known
+        self._memory = memory
         self._clock = clock
         self._new_id = new_id
 
@@ -60,9 +60,8 @@ class StatusWriter:
         key = key_of(record)
         fresh = await self._store.read(key)
         if fresh is None or fresh.metadata.uid != record.metadata.uid:
-            self._known.forget(key, record.metadata.uid)
             raise Gone
-        self._known.observe(fresh)
+        self._memory.observe(fresh)
         # The answer to the write that put them there may have been lost.
         self._courier.hand_over(key, fresh.status.outbox)
         return fresh
@@ -194,6 +193,6 @@ class StatusWriter:
 
     async def _store_status(self, tenant: Tenant) -> Tenant:
         stored = await self._store.write_status(tenant)
-        self._known.observe(stored)
+        self._memory.observe(stored)
         self._courier.cleared(key_of(stored), stored.status.outbox)
         return stored

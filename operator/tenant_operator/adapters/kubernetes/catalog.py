@@ -11,7 +11,7 @@ from tenant_operator.api.plan import Plan
 from tenant_operator.api.resource import Resource
 from tenant_operator.api.tenant import Tenant
 from tenant_operator.ports import TenantKey
-from tenant_operator.tenants.known import KnownTenants
+from tenant_operator.tenants.memory import TenantMemory
 
 from .errors import unreadable
 
@@ -30,7 +30,7 @@ class WatchedCatalog:
     """
 
     def __init__(self) -> None:
-        self.known = KnownTenants()
+        self.memory = TenantMemory()
         self._plans: dict[str, Plan] = {}
         self._organizations: dict[str, Organization] = {}
 
@@ -52,19 +52,19 @@ class WatchedCatalog:
 
     def tenants(self) -> Collection[Tenant]:
         """All Tenants."""
-        return self.known.readable()
+        return self.memory.readable()
 
     def tenants_of(self, organization: str) -> tuple[Tenant, ...]:
         """Every Tenant of the organisation."""
-        return tuple(self.known.of_organization(organization))
+        return tuple(self.memory.of_organization(organization))
 
     def tenants_with_slug(self, slug: str) -> tuple[Tenant, ...]:
         """Every Tenant of that slug."""
-        return tuple(self.known.with_slug(slug))
+        return tuple(self.memory.with_slug(slug))
 
     def tenants_in(self, namespace: str) -> int:
         """How many Tenants are known in a namespace."""
-        return self.known.count_in(namespace)
+        return self.memory.count_in(namespace)
 
     def observe_plan(self, event: str | None, body: Mapping[str, Any]) -> None:
         """Take over what a watch of Plans reports."""
@@ -84,13 +84,13 @@ class WatchedCatalog:
         """Take over a version of a Tenant. False if it is not news: an echo is told before anything is parsed."""
         metadata = body["metadata"]
         key = TenantKey(metadata["namespace"], metadata["name"])
-        if not self.known.is_news(key, metadata["uid"], metadata["resourceVersion"]):
+        if not self.memory.is_news(key, metadata["uid"], metadata["resourceVersion"]):
             return False
         tenant = _parsed(Tenant, body)
         if tenant is None:
-            self.known.cannot_be_read(key)
+            self.memory.cannot_be_read(key, metadata["uid"])
             return False
-        return self.known.observe(tenant)
+        return self.memory.observe(tenant)
 
     @staticmethod
     def _observe(

@@ -1,0 +1,212 @@
+"""What this life of the operator knows of each Tenant: one slot for as long as there is that Tenant, and one way to
+forget it."""
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from tenant_operator.api.plan import PlanSpec
+from tenant_operator.api.tenant import Tenant
+from tenant_operator.ports import TenantKey, key_of
+from tenant_operator.provisioning.naming import Names
+from tenant_operator.provisioning.recall import Recalled
+from tenant_operator.saga.sight import Kept
+
+Change = Callable[[Tenant | None, Tenant | None], None]
+"""Told of a tenant that was the first and is the second; None stands for no tenant."""
+
+
+def _nothing(before: Tenant | None, after: Tenant | None) -> None:
+    """Nobody listens."""
+
+
+_GONE_KEPT: Final = 10_000
+"""UIDs of deleted Tenants that are remembered: answers to requests that were under way when they went come soon."""
+
+
+@dataclass(slots=True)
+class Mind:
+    """What was found out by looking, beside what the status tells (`Recollection` reads and writes it).
+
+    `identity`: under which its things go, if that is not its UID. `is_confirmed`: whether that is sure. `looked_for`:
+    the identity in the status that it was looked for. `recalled`: the last look, until a run begins by it. `is_due`: a
+    run waits for a look. `trusted`: the run (or its absence) that was begun in this life, or held against the world.
+    `cleared`: the run at whose end nothing was left. `is_leaky`: something was left nevertheless.
+    """
+
+    identity: str | None = None
+    is_confirmed: bool = True
+    looked_for: str | None = None
+    recalled: Recalled | None = None
+    is_due: bool = False
+    trusted: str | None = None
+    cleared: str | None = None
+    is_leaky: bool = False
+
+
+@dataclass(slots=True)
+class Tended:
+    """What the upkeep of a serving tenant has done and seen (`Upkeep` reads and writes it).
+
+    `has_drifted`: somebody else changed what it is made of. `applied`: the digest of the contents that were applied in
+    this life and roll out. `digest`: of the contents, and of what it was computed. `pause`: seconds between the last
+    two tries, and when the next is due. `told`: when the last news were (seconds, monotonic).
+    """
+
+    has_drifted: bool = False
+    applied: str | None = None
+    digest: tuple[PlanSpec, Names, str] | None = None
+    pause: tuple[float, float] | None = None
+    told: float | None = None
+
+
+@dataclass(slots=True)
+class Slot:
+    """All that is remembered of one Tenant. `tenant`: the newest version that could be read; None if none could.
+    `is_readable`: whether the newest version can. `kept`: what its saga knows beside the journal."""
+
+    uid: str
+    tenant: Tenant | None = None
+    is_readable: bool = True
+    mind: Mind = field(default_factory=Mind)
+    tended: Tended = field(default_factory=Tended)
+    kept: Kept | None = None
+
+
+class TenantMemory:
+    """A map that never goes back in time, with the indexes by which tenants are found. A UID that is gone stays gone:
+    the answer to an own write may come after the report of the deletion.
+
+    `on_change` is told of every change, whoever noticed it. A Tenant that cannot be read in its newest version is kept
+    as it was read last, for the saga that carries it, but found by no index: nobody may rely on it.
+    """
+
+    def __init__(self) -> None:
+        self.on_change: Change = _nothing
+        self._slots: dict[TenantKey, Slot] = {}
+        self._keys: dict[str, TenantKey] = {}
+        self._gone: dict[str, None] = {}
+        self._by_organization: defaultdict[str, dict[TenantKey, Tenant]] = defaultdict(dict)
+        self._by_slug: defaultdict[str, dict[TenantKey, Tenant]] = defaultdict(dict)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __iter__(self) -> Iterator[Tenant]:
+        return (slot.tenant for slot in self._slots.values() if slot.tenant is not None)
+
+    def get(self, key: TenantKey) -> Tenant | None:
+        """The newest version that could be read."""
+        slot = self._slots.get(key)
+        return slot.tenant if slot is not None else None
+
+    def slot(self, record: Tenant) -> Slot:
+        """What is remembered of the Tenant. What is noted of one that is gone is lost."""
+        slot = self._slots.get(key_of(record))
+        return slot if slot is not None and slot.uid == record.metadata.uid else Slot(record.metadata.uid)
+
+    def key_of_identity(self, identity: str) -> TenantKey | None:
+        """Where the Tenant is whose things carry that identity: its UID, or one that it has adopted."""
+        return self._keys.get(identity)
+
+    def adopt(self, record: Tenant, identity: str | None) -> None:
+        """The Tenant's things carry that identity; None: its UID and no other."""
+        slot, key = self.slot(record), key_of(record)
+        self._drop_identity(key, slot)
+        slot.mind.identity = identity
+        if identity is not None and self._slots.get(key) is slot:
+            self._keys.setdefault(identity, key)
+
+    def readable(self) -> Collection[Tenant]:
+        """All Tenants that can be read."""
+        return tuple(slot.tenant for slot in self._slots.values() if slot.tenant is not None and slot.is_readable)
+
+    def of_organization(self, name: str) -> Collection[Tenant]:
+        """Every Tenant of the organisation that can be read."""
+        return self._by_organization.get(name, {}).values()
+
+    def with_slug(self, slug: str) -> Collection[Tenant]:
+        """Every Tenant of that slug that can be read."""
+        return self._by_slug.get(slug, {}).values()
+
+    def count_in(self, namespace: str) -> int:
+        """How many Tenants there are in a namespace, whether they can be read or not."""
+        return sum(1 for key in self._slots if key.namespace == namespace)
+
+    def is_news(self, key: TenantKey, uid: str, resource_version: str) -> bool:
+        """Whether a version is newer than what is known at that key, and of a Tenant that is not gone."""
+        if uid in self._gone:
+            return False
+        known = self.get(key)
+        # Kubernetes 1.35 and later promise that the resourceVersions of one resource compare as whole numbers.
+        return known is None or int(resource_version) > int(known.metadata.resource_version)
+
+    def observe(self, tenant: Tenant) -> bool:
+        """Note a version; False if it is not news (an echo of an own write, or a late event)."""
+        key = key_of(tenant)
+        if not self.is_news(key, tenant.metadata.uid, tenant.metadata.resource_version):
+            return False
+        before, slot = self._open(key, tenant.metadata.uid)
+        slot.tenant, slot.is_readable = tenant, True
+        self._by_organization[tenant.spec.organization][key] = tenant
+        self._by_slug[tenant.slug][key] = tenant
+        self.on_change(before, tenant)
+        return True
+
+    def cannot_be_read(self, key: TenantKey, uid: str) -> None:
+        """There is a newer version, and it makes no sense."""
+        before, slot = self._open(key, uid)
+        slot.is_readable = False
+        if before is not None:
+            self.on_change(before, None)
+
+    def forget(self, key: TenantKey, uid: str) -> bool:
+        """The Tenant of that UID is gone, and all that was remembered of it. False if another one is known at its
+        place."""
+        self._gone[uid] = None
+        if len(self._gone) > _GONE_KEPT:
+            del self._gone[next(iter(self._gone))]
+        slot = self._slots.get(key)
+        if slot is not None and slot.uid != uid:
+            return False
+        if slot is not None:
+            before = self._hide(key, slot)
+            self._drop(key, slot)
+            if before is not None:
+                self.on_change(before, None)
+        return True
+
+    def _open(self, key: TenantKey, uid: str) -> tuple[Tenant | None, Slot]:
+        """The slot of that Tenant, out of the indexes, and what was found there before. One that has taken another's
+        place begins with an empty one."""
+        slot = self._slots.get(key)
+        before = self._hide(key, slot) if slot is not None else None
+        if slot is not None and slot.uid != uid:
+            self._drop(key, slot)
+            slot = None
+        if slot is None:
+            slot = self._slots[key] = Slot(uid)
+            self._keys[uid] = key
+        return before, slot
+
+    def _hide(self, key: TenantKey, slot: Slot) -> Tenant | None:
+        """Take it out of the indexes. Returns what was found there."""
+        tenant = slot.tenant
+        if tenant is None or not slot.is_readable:
+            return None
+        for index, name in ((self._by_organization, tenant.spec.organization), (self._by_slug, tenant.slug)):
+            del index[name][key]
+            if not index[name]:
+                del index[name]
+        return tenant
+
+    def _drop(self, key: TenantKey, slot: Slot) -> None:
+        self._drop_identity(key, slot)
+        self._keys.pop(slot.uid, None)
+        del self._slots[key]
+
+    def _drop_identity(self, key: TenantKey, slot: Slot) -> None:
+        identity = slot.mind.identity
+        if identity is not None and self._keys.get(identity) == key:
+            del self._keys[identity]
