@@ -40,6 +40,7 @@ from tenant_operator.provisioning.egress import database_rules
 from tenant_operator.provisioning.schema import load_migrations
 from tenant_operator.provisioning.steps import provisioning_steps
 from tenant_operator.replica import Replica
+from tenant_operator.replicas.alone import Alone
 from tenant_operator.saga.errors import Rejected
 from tenant_operator.saga.evolve import Worker
 from tenant_operator.settings import Settings, SettingsError
@@ -167,7 +168,7 @@ async def _outside(
         census=store,
         clock=clock,
     )
-    outside = Outside(ports, store, KubernetesPlatformStore(kubernetes), catalog, notifier, audit)
+    outside = Outside(ports, store, KubernetesPlatformStore(kubernetes), catalog, notifier, audit, Alone())
     return outside, Needs(storage, {"mail": mailer, "audit feed": audit}), (database, post)
 
 

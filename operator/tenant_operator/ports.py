@@ -18,7 +18,7 @@ Messages name the object and the cause and carry no secret. Each port has a fake
 contract suite as the real adapter.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -290,6 +290,14 @@ class Offers(Protocol):
 
     async def organizations(self) -> Collection[Organization]:
         """Every Organization, in no order."""
+
+
+class Replicas(Protocol):
+    """Which of the replicas acts on what."""
+
+    def mine(self, key: Hashable) -> bool:
+        """Whether this one may act on the tenant, Plan or Organization of that key now. Asked by everybody who acts,
+        before each thing that is done: the answer can change at any time, and costs nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from tenant_operator.audit.courier import Courier
 from tenant_operator.catalog.platform_reconciler import PlatformReconciler, PlatformStore
 from tenant_operator.catalog.platform_watch import PlatformWatch
 from tenant_operator.inbox import Inbox
-from tenant_operator.ports import AuditLog, Notifier, TenantKey, TenantStore
+from tenant_operator.ports import AuditLog, Notifier, Replicas, TenantKey, TenantStore
 from tenant_operator.provisioning.activity import Activity, Ports
 from tenant_operator.provisioning.options import Options
 from tenant_operator.saga.evolve import Worker
@@ -36,6 +36,7 @@ class Outside:
     catalog: WatchedCatalog
     notifier: Notifier
     audit: AuditLog
+    replicas: Replicas
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ def assemble(
     """Put a replica together; nothing runs yet. `concurrency`: tenants at work at once. `open_databases`: what the last
     look at the database server found open to tenants' roles. `jitter` spreads retries."""
     ports, memory = outside.ports, outside.catalog.memory
-    courier = Courier(outside.audit, lambda key: queue.wake(key), now=ports.clock.now)  # noqa: PLW0108 (the queue is made after it)
+    courier = Courier(outside.audit, outside.replicas, lambda key: queue.wake(key), now=ports.clock.now)  # noqa: PLW0108 (the queue is made after it)
     activities = {activity.name: activity for activity in steps}
     recollection = Recollection(memory, new_id)
     tenant_steps = TenantSteps(activities, ports.catalog, options, recollection)
@@ -80,7 +81,17 @@ def assemble(
         clock=ports.clock,
         new_id=new_id,
     )
-    host = TenantSaga(activities, tenant_steps, recollection, writer, ports, options, memory=memory, new_id=new_id)
+    host = TenantSaga(
+        activities,
+        tenant_steps,
+        recollection,
+        writer,
+        ports,
+        options,
+        memory=memory,
+        replicas=outside.replicas,
+        new_id=new_id,
+    )
     runner = Runner(host, worker, ports.clock, jitter=jitter)
     upkeep = Upkeep(host, writer, memory, ports.clock)
     reconciler = Reconciler(
@@ -105,7 +116,13 @@ def assemble(
     queue = WorkQueue(reconciler.reconcile, concurrency=concurrency)
     requests = WorkQueue(take, concurrency=concurrency)
     keeper = PlatformReconciler(
-        outside.platform_store, ports.cluster, outside.catalog, ports.clock, options, open_databases=open_databases
+        outside.platform_store,
+        ports.cluster,
+        outside.catalog,
+        ports.clock,
+        options,
+        outside.replicas,
+        open_databases=open_databases,
     )
     platform = PlatformWatch(outside.catalog, keeper.reconcile)
     memory.on_change = platform.tenant_changed

@@ -23,6 +23,7 @@ from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan
 from tenant_operator.catalog.platform_reconciler import RESYNC_SECONDS, PlatformKey, PlatformReconciler
 from tenant_operator.provisioning.options import Options
+from tenant_operator.replicas.alone import Alone
 
 RBAC = "rbac.authorization.k8s.io"
 ROLES = installed("ClusterRole")
@@ -37,7 +38,7 @@ class Platform:
         self._environment = environment
         self._catalog = WatchedCatalog()
         self._reconciler = PlatformReconciler(
-            KubernetesPlatformStore(client), KubernetesCluster(client), self._catalog, SystemClock(), Options()
+            KubernetesPlatformStore(client), KubernetesCluster(client), self._catalog, SystemClock(), Options(), Alone()
         )
 
     def apply(self, *manifests: dict[str, Any]) -> None:

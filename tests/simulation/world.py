@@ -37,6 +37,7 @@ from tests.fakes.mailer import FakeMailer
 from tests.fakes.notifier import FakeNotifier
 from tests.fakes.platform_store import FakePlatformStore
 from tests.fakes.prober import FakeProber
+from tests.fakes.replicas import FakeReplicas
 from tests.fakes.storage import FakeStorage
 from tests.fakes.store import FakeTenantStore
 from tests.simulation.virtual_time import VirtualClock
@@ -129,6 +130,7 @@ class World:
         self.prober = FakeProber()
         self.audit = FakeAudit()
         self.notifier = FakeNotifier()
+        self.replicas = FakeReplicas()
         self.platform = FakePlatformStore(self.cluster)
         self.offer(PLAN)
         self.offer(ORGANIZATION)
@@ -149,7 +151,7 @@ class World:
         """What a replica is put upon, for one that knows nothing yet."""
         catalog = WatchedCatalog()
         ports = Ports(self.cluster, self.storage, mailer, self.prober, catalog, self.store, clock)
-        return Outside(ports, self.store, self.platform, catalog, self.notifier, self.audit)
+        return Outside(ports, self.store, self.platform, catalog, self.notifier, self.audit, self.replicas)
 
     async def ask(self, server: str) -> None:
         """What tells whether a server is in service."""

@@ -16,6 +16,7 @@ from tenant_operator.provisioning.options import Options
 from tenant_operator.saga.errors import Rejected, Unavailable
 from tests.fakes.cluster import FakeCluster
 from tests.fakes.platform_store import FakePlatformStore
+from tests.fakes.replicas import FakeReplicas
 from tests.unit.cluster_world import HandClock
 
 ANN = {"kind": "User", "name": "ann@acme.example", "role": "owner"}
@@ -34,8 +35,15 @@ class Platform:
         self.catalog = WatchedCatalog()
         self.store.subscribe(self._observe)
         self.open_databases: list[str] = []
+        self.replicas = FakeReplicas()
         self.reconciler = PlatformReconciler(
-            self.store, self.cluster, self.catalog, clock, Options(), open_databases=lambda: self.open_databases
+            self.store,
+            self.cluster,
+            self.catalog,
+            clock,
+            Options(),
+            self.replicas,
+            open_databases=lambda: self.open_databases,
         )
         self.effects: list[tuple[str, str]] = []
         self.cluster.after = self._note
@@ -103,6 +111,18 @@ async def test_members_are_bound_and_the_status_says_so_once(platform: Platform)
     writes = platform.store.writes
     assert await platform.reconcile() == RESYNC_SECONDS
     assert (platform.effects, platform.store.writes) == ([], writes)
+
+
+async def test_what_is_another_replicas_is_left_to_that_one(platform: Platform) -> None:
+    platform.organization("acme", ANN)
+    key = PlatformKey(Organization, "acme")
+    platform.replicas.others.add(key)
+    platform.effects.clear()
+    assert await platform.reconciler.reconcile(key, asyncio.Event()) is None
+    assert platform.effects == []
+    platform.replicas.others.clear()
+    assert await platform.reconciler.reconcile(key, asyncio.Event()) is not None
+    assert platform.effects
 
 
 async def test_role_bindings_follow_the_members(platform: Platform) -> None:

@@ -10,6 +10,7 @@ import pytest
 from tenant_operator.api.tenant import OutboxEvent, Tenant
 from tenant_operator.audit.courier import Courier
 from tenant_operator.ports import TenantKey
+from tenant_operator.replicas.alone import Alone
 from tenant_operator.saga.errors import Rejected, Unavailable
 from tests.fakes.audit import FakeAudit
 from tests.simulation.virtual_time import VirtualClock, run
@@ -48,7 +49,7 @@ def deliver(sink: MoodySink, count: int, wait: float) -> tuple[list[TenantKey], 
 
     async def story() -> tuple[list[TenantKey], Courier]:
         rung: list[TenantKey] = []
-        courier = Courier(sink, rung.append, now=CLOCK.now)
+        courier = Courier(sink, Alone(), rung.append, now=CLOCK.now)
         task = asyncio.create_task(courier.run())
         outbox = [event(number) for number in range(count)]
         courier.hand_over(MINE, outbox)
@@ -121,7 +122,7 @@ def test_an_event_that_is_refused_for_good_holds_up_its_tenant_alone(
 
     async def story() -> None:
         sink = PickySink(event(1).id, error)
-        courier = Courier(sink, lambda key: None, now=CLOCK.now)
+        courier = Courier(sink, Alone(), lambda key: None, now=CLOCK.now)
         task = asyncio.create_task(courier.run())
         courier.hand_over(MINE, [event(0), event(1), event(2)])
         for number, key in enumerate(others):
@@ -155,7 +156,7 @@ def test_an_event_that_is_refused_for_good_holds_up_its_tenant_alone(
 def test_what_arrives_while_the_sink_works_is_delivered_next() -> None:
     async def story() -> list[str]:
         sink = FakeAudit()
-        courier = Courier(sink, lambda key: None, now=CLOCK.now)
+        courier = Courier(sink, Alone(), lambda key: None, now=CLOCK.now)
 
         async def meanwhile(operation: str, name: str) -> None:
             if name == event(0).id:

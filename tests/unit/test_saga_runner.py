@@ -67,6 +67,7 @@ class MemoryHost:
         self.deeds: dict[str, Deed] = {}
         self.undoes: dict[str, Deed] = {}
         self.worker = Worker("worker-1", 1, self.clock.now())
+        self.is_mine = True
         self._kept: Kept | None = None
 
     def runner(self, worker: Worker | None = None) -> Runner[Record]:
@@ -91,6 +92,9 @@ class MemoryHost:
         if record.stop and not saga.run.finished and saga.run.direction is Direction.FORWARD:
             return [RunReversed("Cancelled", "bob")]
         return []
+
+    def mine(self, record: Record) -> bool:
+        return self.is_mine
 
     def newest(self, record: Record) -> Record:
         return self.stored

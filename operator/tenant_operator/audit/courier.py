@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from itertools import islice
 
 from tenant_operator.api.tenant import OutboxEvent
-from tenant_operator.ports import AuditLog, TenantKey
+from tenant_operator.ports import AuditLog, Replicas, TenantKey
 from tenant_operator.saga.errors import ActivityError
 
 _log = logging.getLogger(__name__)
@@ -48,9 +48,15 @@ class Courier:
     """
 
     def __init__(
-        self, audit: AuditLog, on_delivered: Callable[[TenantKey], None], *, now: Callable[[], datetime]
+        self,
+        audit: AuditLog,
+        replicas: Replicas,
+        on_delivered: Callable[[TenantKey], None],
+        *,
+        now: Callable[[], datetime],
     ) -> None:
         self._audit = audit
+        self._replicas = replicas
         self._on_delivered = on_delivered
         self._now = now
         self._trouble: SinkTrouble | None = None
@@ -87,7 +93,7 @@ class Courier:
             if event.id not in known:
                 known.add(event.id)
                 self._waiting.append((key, event))
-                self._bell.set()
+        self._bell.set()  # those that were known may have been another replica's to deliver
 
     def undelivered(self, key: TenantKey, outbox: Sequence[OutboxEvent]) -> list[OutboxEvent]:
         """What has to stay in the outbox."""
@@ -132,7 +138,8 @@ class Courier:
         """What is to be offered to the sink next."""
         now = asyncio.get_running_loop().time()
         held_up = {key for key, refusal in self._refused.items() if refusal.due > now}
-        return list(islice((item for item in self._waiting if item[0] not in held_up), size))
+        mine = self._replicas.mine
+        return list(islice((item for item in self._waiting if item[0] not in held_up and mine(item[0])), size))
 
     async def _wait(self) -> None:
         """Until there is something to be offered."""
@@ -144,12 +151,12 @@ class Courier:
 
     def _deliver(self, batch: Sequence[tuple[TenantKey, OutboxEvent]]) -> None:
         """The sink has these."""
-        stored = {event.id for _, event in batch}
-        if self._refused:
-            self._waiting = deque(item for item in self._waiting if item[1].id not in stored)
-        else:
+        if all(sent is first for sent, first in zip(batch, self._waiting, strict=False)):
             for _ in batch:
                 self._waiting.popleft()
+        else:
+            stored = {event.id for _, event in batch}
+            self._waiting = deque(item for item in self._waiting if item[1].id not in stored)
         for key, event in batch:
             self._delivered.setdefault(key, set()).add(event.id)
         for key in {key for key, _ in batch}:

@@ -12,7 +12,7 @@ from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan
 from tenant_operator.api.tenant import Tenant
 from tenant_operator.catalog import organizations, plans, roles
-from tenant_operator.ports import Clock, Cluster, Manifest, ObjectRef
+from tenant_operator.ports import Clock, Cluster, Manifest, ObjectRef, Replicas
 from tenant_operator.provisioning import organization_rules
 from tenant_operator.provisioning.findings import Finding
 from tenant_operator.provisioning.options import Options
@@ -75,6 +75,7 @@ class PlatformReconciler:
         catalog: PlatformCatalog,
         clock: Clock,
         options: Options,
+        replicas: Replicas,
         *,
         open_databases: Callable[[], Sequence[str]] = tuple,
     ) -> None:
@@ -84,10 +85,14 @@ class PlatformReconciler:
         self._catalog = catalog
         self._clock = clock
         self._options = options
+        self._replicas = replicas
         self._open_databases = open_databases
 
     async def reconcile(self, key: PlatformKey, _attention: asyncio.Event) -> float | None:
-        """Bring one object up to date; the seconds after which it wants to be looked at again, None if it is gone."""
+        """Bring one object up to date; the seconds after which it wants to be looked at again, None if it is gone, or
+        another replica's."""
+        if not self._replicas.mine(key):
+            return None
         try:
             return await (self._plan(key.name) if key.kind is Plan else self._organization(key.name))
         except Stale:

@@ -48,6 +48,9 @@ class Host(Protocol[R]):
         """What the outside asks of the saga now: a start, a reversal, a reset. Empty once it has been granted. `held`:
         a living worker has the run in hand."""
 
+    def mine(self, record: R) -> bool:
+        """Whether this worker may act on the record now. Asked before each try of an activity or a compensation."""
+
     def newest(self, record: R) -> R:
         """The newest version of the record that is known without asking anyone. Raises Gone."""
 

@@ -98,7 +98,7 @@ class Runner(Generic[R]):
                     session.hush()
                     await session.pulse()
                     return min(until, session.next_pulse)
-                case Act() | Undo() as work if not self._stopping:
+                case Act() | Undo() as work if self._may_act(session.record):
                     tried = await self._try(session, work, attention)
                     if isinstance(tried, NotYet | NotAsked) and not attention.is_set():
                         return await self._wait(session, work, tried)
@@ -110,6 +110,9 @@ class Runner(Generic[R]):
                 case Rest() | Act() | Undo():
                     await session.flush()
                     return None
+
+    def _may_act(self, record: R) -> bool:
+        return not self._stopping and self._host.mine(record)
 
     async def _try(
         self, session: Session[R], work: Act | Undo, attention: asyncio.Event

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 from tenant_operator.api.tenant import Tenant
-from tenant_operator.ports import key_of
+from tenant_operator.ports import Replicas, key_of
 from tenant_operator.provisioning.activity import Activity, Context, Ports
 from tenant_operator.provisioning.options import Options
 from tenant_operator.provisioning.recall import recall, remains
@@ -42,6 +42,7 @@ class TenantSaga:
         options: Options,
         *,
         memory: TenantMemory,
+        replicas: Replicas,
         new_id: Callable[[], str],
     ) -> None:
         self._activities = activities
@@ -51,6 +52,7 @@ class TenantSaga:
         self._ports = ports
         self._options = options
         self._memory = memory
+        self._replicas = replicas
         self._new_id = new_id
 
     def saga(self, record: Tenant) -> Saga:
@@ -115,6 +117,9 @@ class TenantSaga:
             left = await remains(self.context(record, "", Silence()))
             self._recollection.clear(record, saga, is_clear=not left)
         return self._recollection.is_cleared(record, saga)
+
+    def mine(self, record: Tenant) -> bool:
+        return self._replicas.mine(key_of(record))
 
     def newest(self, record: Tenant) -> Tenant:
         known = self._memory.get(key_of(record))

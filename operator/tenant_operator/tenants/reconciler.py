@@ -59,7 +59,7 @@ class Reconciler:
     async def reconcile(self, key: TenantKey, attention: asyncio.Event) -> float | None:
         """Go as far as possible now. Returns the seconds until the next look, None to wait for something to happen."""
         tenant = self._memory.get(key) or await self._store.read(key)
-        if tenant is None:
+        if tenant is None or not self._host.mine(tenant):
             return None
         try:
             return await self._reconcile(key, tenant, attention)
@@ -151,7 +151,7 @@ class Reconciler:
         cancel is heard at once."""
         attention.clear()
         tenant = self._memory.get(key)
-        if tenant is None or ANNOTATION_ACTION not in tenant.metadata.annotations:
+        if tenant is None or ANNOTATION_ACTION not in tenant.metadata.annotations or not self._host.mine(tenant):
             return None
         taken = take_request(tenant, self._new_id(), self._now())
         if taken is None:

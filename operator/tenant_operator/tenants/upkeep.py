@@ -65,6 +65,8 @@ class Upkeep:
 
         Raises Stale, Gone.
         """
+        if not self._host.mine(tenant):
+            return tenant, None
         slot = self._memory.slot(tenant)
         released = tenant.spec.desired_state is DesiredState.DECOMMISSIONED
         if tenant.status.state not in SERVING or released or tenant.metadata.deletion_timestamp is not None:

@@ -1,0 +1,1 @@
+"""Which replica may act on what."""
