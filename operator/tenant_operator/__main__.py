@@ -27,13 +27,15 @@ def run() -> None:
     settings = _settings()
     logs.configure(settings.log_level, settings.log_format)
     # Imported late: the other commands need neither kopf nor a database driver, and start at once.
+    import uvloop  # noqa: PLC0415
+
     from tenant_operator.adapters.kubernetes.client import LoginError  # noqa: PLC0415
     from tenant_operator.adapters.serving_tls import CertificateError  # noqa: PLC0415
     from tenant_operator.app import serve  # noqa: PLC0415
     from tenant_operator.saga.errors import ActivityError  # noqa: PLC0415
 
     try:
-        asyncio.run(serve(settings))
+        uvloop.run(serve(settings))
     except LoginError as error:
         typer.echo(f"cannot log in to a cluster: {error}", err=True)
         raise typer.Exit(2) from None

@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+import uvloop
 
 from tenant_operator.saga.errors import Outage, Unavailable
 from tenant_operator.saga.queue import WorkQueue
@@ -128,6 +129,22 @@ def test_a_wake_replaces_a_later_date() -> None:
         return work
 
     assert run(story()).times() == [0]
+
+
+def test_dates_that_are_over_and_dates_that_are_near_on_the_loop_that_the_operator_runs_on() -> None:
+    """In real time: that loop makes no timer of what is due at once."""
+
+    async def story() -> Work:
+        work = Work(lambda key, turn: 0.0 if turn < 3 else None)
+        queue = WorkQueue(work, concurrency=1)
+        for seconds in (0.0, -1.0, 0.001, 0.0):
+            queue.wake_after("a", seconds)
+        async with asyncio.timeout(10):
+            while not queue.idle:  # noqa: ASYNC110 (the queue tells nobody)
+                await asyncio.sleep(0.01)
+        return work
+
+    assert [key for key, _ in uvloop.run(story()).calls] == ["a", "a", "a"]
 
 
 def test_failing_work_is_tried_again_after_pauses_that_double(caplog: pytest.LogCaptureFixture) -> None:

@@ -33,7 +33,7 @@ class WorkQueue(Generic[K]):
         self._waiting: deque[K] = deque()
         self._queued: set[K] = set()
         self._running: dict[K, tuple[asyncio.Task[None], asyncio.Event]] = {}
-        self._timers: dict[K, asyncio.TimerHandle] = {}
+        self._timers: dict[K, tuple[float, asyncio.Handle]] = {}
         self._failures: dict[K, int] = {}
         self._closing = False
 
@@ -56,8 +56,7 @@ class WorkQueue(Generic[K]):
         """See to it that `key` is looked at soon. Cheap, and safe to call any number of times."""
         if self._closing:
             return
-        if timer := self._timers.pop(key, None):
-            timer.cancel()
+        self._unset(key)
         if key in self._running:
             self._running[key][1].set()
         elif key not in self._queued:
@@ -67,20 +66,18 @@ class WorkQueue(Generic[K]):
 
     def wake_after(self, key: K, seconds: float) -> None:
         """Wake `key` once, after `seconds`; a wake or a nearer date before that wins."""
-        due = asyncio.get_running_loop().time() + max(seconds, 0.0)
-        timer = self._timers.get(key)
-        if timer is not None:
-            if timer.when() <= due:
-                return
-            timer.cancel()
-        self._timers[key] = asyncio.get_running_loop().call_at(due, self._ring, key)
+        loop = asyncio.get_running_loop()
+        due = loop.time() + max(seconds, 0.0)
+        if key in self._timers and self._timers[key][0] <= due:
+            return
+        self._unset(key)
+        self._timers[key] = (due, loop.call_at(due, self._ring, key))
 
     async def close(self, grace: float) -> None:
         """Start nothing more, let what runs come to a stop within `grace` seconds, then cancel it."""
         self._closing = True
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
+        for key in tuple(self._timers):
+            self._unset(key)
         self._waiting.clear()
         self._queued.clear()
         tasks = [task for task, _ in self._running.values()]
@@ -96,6 +93,11 @@ class WorkQueue(Generic[K]):
     def _ring(self, key: K) -> None:
         self._timers.pop(key, None)
         self.wake(key)
+
+    def _unset(self, key: K) -> None:
+        _, timer = self._timers.pop(key, (0.0, None))
+        if timer is not None:
+            timer.cancel()
 
     def _fill(self) -> None:
         while self._waiting and len(self._running) < self._concurrency:
