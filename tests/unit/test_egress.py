@@ -13,7 +13,7 @@ from tenant_operator.api.plan import Plan
 from tenant_operator.catalog import plans
 from tenant_operator.ports import Endpoint
 from tenant_operator.provisioning import manifests
-from tenant_operator.provisioning.contents import contents
+from tenant_operator.provisioning.contents import digest
 from tenant_operator.provisioning.egress import as_manifest, database_rules, egress_rules, network
 from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.options import PRIVATE_NETWORKS, Options
@@ -241,11 +241,11 @@ def test_a_range_of_ports_and_pods_of_another_namespace_can_be_asked_for() -> No
 
 def test_serving_tenants_follow_a_change_of_what_they_may_reach() -> None:
     fingerprints = {
-        contents(NAMES, plan(), Options(), DATABASE).digest,
-        contents(NAMES, plan(to("0.0.0.0/0")), Options(), DATABASE).digest,
-        contents(NAMES, plan(to("0.0.0.0/0")), Options(egress_closed=()), DATABASE).digest,
-        contents(NAMES, plan(), Options(egress_dns=()), DATABASE).digest,
-        contents(NAMES, plan(), Options(), Endpoint("198.51.100.8", 5432)).digest,
+        digest(NAMES, plan(), Options(), DATABASE),
+        digest(NAMES, plan(to("0.0.0.0/0")), Options(), DATABASE),
+        digest(NAMES, plan(to("0.0.0.0/0")), Options(egress_closed=()), DATABASE),
+        digest(NAMES, plan(), Options(egress_dns=()), DATABASE),
+        digest(NAMES, plan(), Options(), Endpoint("198.51.100.8", 5432)),
     }
 
     assert len(fingerprints) == 5

@@ -9,7 +9,7 @@ from tenant_operator.ports import ObjectRef
 from tenant_operator.provisioning.activities.allocate_namespace import AllocateNamespace
 from tenant_operator.provisioning.activities.deploy_workloads import DeployWorkloads
 from tenant_operator.provisioning.activities.wait_ready import WaitReady
-from tenant_operator.provisioning.contents import Deployed, contents
+from tenant_operator.provisioning.contents import Deployed
 from tenant_operator.saga.activity import Done, NotYet
 from tenant_operator.saga.errors import Rejected, Unavailable
 from tests.fakes.cluster import FakeCluster, stuck
@@ -96,7 +96,7 @@ async def test_a_workload_that_is_missing_is_not_ready(bounded: World) -> None:
     await done(DeployWorkloads(), bounded.context())
     more = a_plan(workloads=[*(each.to_wire() for each in a_plan().spec.workloads), {"name": "new", "image": "new:1"}])
     context = bounded.context(plan=more)
-    rolled_out = contents(context.names, more, context.options, context.ports.storage.endpoint).digest
+    rolled_out = context.digest(more)
     tenant = context.tenant.model_copy(
         update={"status": context.tenant.status.model_copy(update={"workloads_hash": rolled_out})}
     )

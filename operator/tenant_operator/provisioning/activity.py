@@ -10,7 +10,7 @@ from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan
 from tenant_operator.api.tenant import Tenant
 from tenant_operator.ports import Catalog, Census, Clock, Cluster, Mailer, Prober, Storage
-from tenant_operator.provisioning.contents import Contents, contents
+from tenant_operator.provisioning.contents import Contents, contents, digest
 from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.options import Options
 from tenant_operator.saga.activity import Done, Progress, RetryPolicy, Undone
@@ -55,6 +55,10 @@ class Context:
     def contents(self, plan: Plan) -> Contents:
         """What the plan makes of the tenant. Rejected if a template in it is broken."""
         return contents(self.names, plan, self.options, self.ports.storage.endpoint)
+
+    def digest(self, plan: Plan) -> str:
+        """The fingerprint of the contents. Rejected as above."""
+        return digest(self.names, plan, self.options, self.ports.storage.endpoint)
 
     @property
     def uid(self) -> str:

@@ -6,10 +6,8 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from tenant_operator.api.plan import PlanSpec
 from tenant_operator.api.tenant import Tenant
 from tenant_operator.ports import TenantKey, key_of
-from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.recall import Recalled
 from tenant_operator.saga.sight import Kept
 
@@ -50,13 +48,12 @@ class Tended:
     """What the upkeep of a serving tenant has done and seen (`Upkeep` reads and writes it).
 
     `has_drifted`: somebody else changed what it is made of. `applied`: the digest of the contents that were applied in
-    this life and roll out. `digest`: of the contents, and of what it was computed. `pause`: seconds between the last
-    two tries, and when the next is due. `told`: when the last news were (seconds, monotonic).
+    this life and roll out. `pause`: seconds between the last two tries, and when the next is due. `told`: when the
+    last news were (seconds, monotonic).
     """
 
     has_drifted: bool = False
     applied: str | None = None
-    digest: tuple[PlanSpec, Names, str] | None = None
     pause: tuple[float, float] | None = None
     told: float | None = None
 

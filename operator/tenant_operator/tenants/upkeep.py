@@ -147,7 +147,7 @@ class Upkeep:
             if standing.trouble is not None:
                 raise Rejected(f"plan {tenant.spec.plan} does not exist")
             return tenant
-        digest = self._digest(ctx, ctx.plan)
+        digest = ctx.digest(ctx.plan)
         drifted = tended.has_drifted
         is_changed = digest != standing.workloads_hash
         # Where something was left undone, perhaps by another process, nobody knows how far it came.
@@ -188,7 +188,7 @@ class Upkeep:
         """Where nobody answers yet because a changed plan is on its way, opening waits for it."""
         if ctx.plan is None or await self._takes_traffic(ctx, ctx.plan):
             return True
-        digest = self._digest(ctx, ctx.plan)
+        digest = ctx.digest(ctx.plan)
         return digest == standing.workloads_hash and not standing.rolling_out
 
     async def _takes_traffic(self, ctx: Context, plan: Plan) -> bool:
@@ -240,13 +240,6 @@ class Upkeep:
             return False
         tended.told = now
         return True
-
-    def _digest(self, ctx: Context, plan: Plan) -> str:
-        tended = self._tended(ctx.tenant)
-        known = tended.digest
-        if known is None or known[0] is not plan.spec or known[1] != ctx.names:
-            known = tended.digest = (plan.spec, ctx.names, ctx.contents(plan).digest)
-        return known[2]
 
     def _tended(self, tenant: Tenant) -> Tended:
         return self._memory.slot(tenant).tended

@@ -33,12 +33,11 @@ class DeployWorkloads(Activity):
         """Rejected if the plan is gone, or a template in it is broken."""
         if ctx.plan is None:
             raise Rejected(f"plan {ctx.tenant.spec.plan} no longer exists")
-        contents = ctx.contents(ctx.plan)
-        objects = contents.workloads
+        objects = ctx.contents(ctx.plan).workloads
         ctx.heartbeat(f"applying {len(objects)} objects", None)
         await apply_all(ctx.ports.cluster, objects)
         deployments = sum(1 for manifest in objects if manifest["kind"] == "Deployment")
-        return Done(f"{deployments} workloads of plan {ctx.plan.metadata.name} applied", Deployed(contents.digest))
+        return Done(f"{deployments} workloads of plan {ctx.plan.metadata.name} applied", Deployed(ctx.digest(ctx.plan)))
 
     async def compensate(self, ctx: Context) -> Progress:
         """Delete every workload that carries the tenant's UID, whatever plan it came from."""

@@ -33,10 +33,9 @@ class WaitReady(Activity):
         """One look at the workloads, and once they run at the plan's readiness probe."""
         if ctx.plan is None:
             raise Rejected(f"plan {ctx.tenant.spec.plan} no longer exists")
-        contents = ctx.contents(ctx.plan)
-        if contents.digest != ctx.tenant.status.workloads_hash:
+        if ctx.digest(ctx.plan) != ctx.tenant.status.workloads_hash:
             # The plan was edited after the workloads were deployed: what is waited for is what it wants now.
-            await apply_all(ctx.ports.cluster, contents.workloads)
+            await apply_all(ctx.ports.cluster, ctx.contents(ctx.plan).workloads)
         labels = {LABEL_TENANT_UID: ctx.uid, COMPONENT: "workload"}
         ctx.heartbeat("looking at the workloads", None)
         deployments = await ctx.ports.cluster.list("apps/v1", "Deployment", ctx.names.namespace, labels)
