@@ -6,7 +6,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,8 @@ import httpx
 import typer
 
 from bench import measure, work
-from bench.report import FLOOR, OPERATOR, Burst, Report, machine
+from bench.crowd import Stage
+from bench.report import FLOOR, OPERATOR, Burst, Crowd, Report, machine
 from devcluster import platform
 from devcluster.cluster import DevCluster, Environment
 from devcluster.tenants import Tenant, TenantWatch, condition, has_settled
@@ -25,6 +25,10 @@ CONCURRENCY: Final = 64
 """Of both: it is the operator's default."""
 
 _ACCOUNT: Final = "floor"
+_USERS: Final = {
+    FLOOR: f"system:serviceaccount:default:{_ACCOUNT}",
+    OPERATOR: f"system:serviceaccount:{platform.OPERATOR}:{platform.OPERATOR}",
+}
 _PATIENCE_SECONDS: Final = 1800.0
 _SETTINGS: Final = {"TENANT_OPERATOR_CONCURRENCY": str(CONCURRENCY), "TENANT_OPERATOR_LOG_LEVEL": "warning"}
 _LEAST_PER_TENANT: Final = 0.5
@@ -47,7 +51,7 @@ class Bench:
         names = [f"floor-{size}-{number}-{each}" for each in range(size)]
         file = self._folder / "work.json"
         work.prepare(self._environment, self._kubeconfig, names, concurrency=CONCURRENCY).write(file)
-        asked, cpu = self._requests(), self._spent()
+        asked, cpu = self._audit_log.stat().st_size, self._spent()
         command = [sys.executable, "-m", "bench.floor", str(file)]
         before = measure.cpu_of_ended_children()
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
@@ -59,7 +63,7 @@ class Bench:
     def operator(self, size: int, number: int) -> Burst:
         """A burst by the operator: all Tenants are created at once, and watched."""
         names = [f"tenant-{size}-{number}-{each}" for each in range(size)]
-        asked, cpu = self._requests(), self._spent()
+        asked, cpu = self._audit_log.stat().st_size, self._spent()
         seen: dict[str, Tenant] = {}
         seconds: dict[str, float] = {}
         with TenantWatch(self._environment) as watch:
@@ -78,6 +82,11 @@ class Bench:
         memory = measure.memory_mebibytes(self._cluster.pids["operator"])
         return Burst(burst.by, size, number, burst.seconds, burst.cpu, burst.requests, size_of_one, round(memory, 1))
 
+    def crowd(self, size: int) -> Crowd:
+        """A start of the operator among so many tenants that serve."""
+        self.operator(1, 0)
+        return Stage(self._cluster, self._environment, self._kubeconfig).measure(size, "tenant-1-0-0", _SETTINGS)
+
     async def _create(self, names: list[str]) -> None:
         (cluster,), (user,) = self._kubeconfig["clusters"], self._kubeconfig["users"]
         trusted = platform.client_authority(self._environment)
@@ -91,26 +100,36 @@ class Bench:
         for answer in answers:
             answer.raise_for_status()
 
-    def _burst(
-        self, by: str, size: int, number: int, seconds: list[float], cpu: dict[str, float], asked: Counter[str]
-    ) -> Burst:
-        spent, requests = self._spent(), self._requests()
+    def _burst(self, by: str, size: int, number: int, seconds: list[float], cpu: dict[str, float], asked: int) -> Burst:
+        """`asked`: what the audit log had at the beginning, in bytes."""
+        spent, requests = self._spent(), self.requests(_USERS[by], since=asked)
         per_tenant = {name: 1000 * (spent.get(name, 0.0) - before) / size for name, before in cpu.items()}
         told = {name: round(value, 1) for name, value in per_tenant.items() if value >= 1}
-        made = {what: round((requests[what] - asked[what]) / size, 1) for what in requests}
-        return Burst(by, size, number, seconds, told, {what: n for what, n in made.items() if n >= _LEAST_PER_TENANT})
+        made = {
+            what: (round(each.number / size, 1), round(each.milliseconds / each.number, 1))
+            for what, each in requests.items()
+            if each.number / size >= _LEAST_PER_TENANT
+        }
+        return Burst(by, size, number, seconds, told, made)
 
     def _spent(self) -> dict[str, float]:
         return measure.cpu_seconds(self._cluster.pids)
 
-    def _requests(self) -> Counter[str]:
-        return measure.requests(platform.kubectl(self._environment, "get", "--raw", "/metrics"))
+    @property
+    def _audit_log(self) -> Path:
+        return self._environment.state / "logs" / "requests.jsonl"
+
+    def requests(self, user: str, *, since: int = 0) -> dict[str, measure.Asked]:
+        """What a user has asked of the API server since its audit log had so many bytes."""
+        with self._audit_log.open("rb") as log:
+            log.seek(since)
+            return measure.requests((line.decode() for line in log), user)
 
 
 @contextmanager
 def stage(state: Path) -> Iterator[Bench]:
     """A clean cluster with the operator, the samples' organisation and plans, and an account for the floor."""
-    cluster = DevCluster(state)
+    cluster = DevCluster(state, audited=list(_USERS.values()))
     with cluster as environment:
         platform.install(environment)
         platform.start_operator(cluster, environment, _SETTINGS)
@@ -129,10 +148,11 @@ def stage(state: Path) -> Iterator[Bench]:
 def main(
     bursts: Annotated[str, typer.Option(help="Sizes of the bursts, with commas between them.")] = "1,60",
     rounds: Annotated[int, typer.Option(help="Rounds of each size; who begins alternates.")] = 3,
+    serving: Annotated[int, typer.Option(help="Tenants that serve, among which the operator is started; 0: none.")] = 0,
     json_file: Annotated[Path | None, typer.Option("--json", help="A file for all that was measured.")] = None,
 ) -> None:
     """Print tenants a minute, times, CPU by program and requests, of the floor and of the operator."""
-    sizes = [int(size) for size in bursts.split(",")]
+    sizes = [int(size) for size in bursts.split(",") if size]
     report = Report(machine())
     with tempfile.TemporaryDirectory() as folder, stage(Path(folder) / "cluster") as bench:
         bench.floor(1, 0), bench.operator(1, 0)  # what is done once only is done
@@ -142,6 +162,9 @@ def main(
                 for burst in pair if number % 2 == 0 else reversed(pair):
                     report.bursts.append(burst(size, number))
                     typer.echo(f"{report.bursts[-1].by} {size}: {report.bursts[-1].per_minute:.0f} a minute", err=True)
+    if serving:
+        with tempfile.TemporaryDirectory() as folder, stage(Path(folder) / "cluster") as bench:
+            report.crowds.append(bench.crowd(serving))
     if json_file is not None:
         json_file.write_text(report.json() + "\n", encoding="utf-8")
     typer.echo(report.table())

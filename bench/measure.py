@@ -1,18 +1,18 @@
 """What programs and the API server have spent: CPU time by program, requests by verb and resource."""
 
+import json
 import os
-import re
 import resource
-from collections import Counter
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 """Of the kernel's clock for /proc, in a second."""
 _UTIME, _CUTIME_END, _PARENT = 11, 15, 1
-_REQUESTS: Final = re.compile(r"^apiserver_request_total\{([^}]*)\} (\S+)$", re.MULTILINE)
-_LABEL: Final = re.compile(r'(\w+)="([^"]*)"')
 
 
 def cpu_seconds(pids: Mapping[str, int]) -> dict[str, float]:
@@ -53,12 +53,28 @@ def memory_mebibytes(pid: int) -> float:
     return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 
 
-def requests(metrics: str) -> Counter[str]:
-    """The requests that the API server has counted, from the text of its metrics, as "VERB resource/subresource"."""
-    counted: Counter[str] = Counter()
-    for labels, number in _REQUESTS.findall(metrics):
-        of = dict(_LABEL.findall(labels))
-        if of.get("verb") != "WATCH":
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Requests of one kind: how many, and the milliseconds that the API server took for all of them."""
+
+    number: float = 0.0
+    milliseconds: float = 0.0
+
+    def __add__(self, other: "Asked") -> "Asked":
+        return Asked(self.number + other.number, self.milliseconds + other.milliseconds)
+
+
+def requests(audit_log: Iterable[str], user: str) -> dict[str, Asked]:
+    """What a user has asked of the API server, as "VERB resource/subresource", by the lines of its audit log."""
+    asked: defaultdict[str, Asked] = defaultdict(Asked)
+    for line in audit_log:
+        event = json.loads(line)
+        if event["user"]["username"] == user and event["verb"] != "watch":
+            of = event.get("objectRef", {})
             place = "/".join(part for part in (of.get("resource"), of.get("subresource")) if part)
-            counted[f"{of.get('verb')} {place}"] += int(float(number))
-    return counted
+            begin, end = (
+                datetime.fromisoformat(event[time]) for time in ("requestReceivedTimestamp", "stageTimestamp")
+            )
+            took = Asked(1, (end - begin).total_seconds() * 1000)
+            asked[f"{event['verb'].upper()} {place or event['requestURI'].partition('?')[0]}"] += took
+    return dict(asked)

@@ -123,16 +123,28 @@ class Children:
                 raise ChildFailedError(f"{what}: not ready after {timeout:.0f} s; see the logs in {self._logs}")
             time.sleep(_POLL_SECONDS)
 
+    def end(self, name: str) -> None:
+        """End the children of that name, as `stop` does."""
+        with self._lock:
+            ending = [child for child in self._running if child.name == name]
+            self._running = [child for child in self._running if child.name != name]
+        for child in ending:
+            _end(child)
+
     def stop(self) -> None:
         """End all children, the last started first: its stop signal, and SIGKILL when its grace is over."""
         with self._lock:
             self._stopping = True
             running, self._running = self._running, []
         for child in reversed(running):
-            if child.popen.poll() is None:
-                child.popen.send_signal(child.stop_signal)
-            try:
-                child.popen.wait(child.grace_seconds)
-            except subprocess.TimeoutExpired:
-                child.popen.kill()
-                child.popen.wait()
+            _end(child)
+
+
+def _end(child: Child) -> None:
+    if child.popen.poll() is None:
+        child.popen.send_signal(child.stop_signal)
+    try:
+        child.popen.wait(child.grace_seconds)
+    except subprocess.TimeoutExpired:
+        child.popen.kill()
+        child.popen.wait()

@@ -92,9 +92,11 @@ class DevCluster:
     and, if they are still free, the same ports.
     """
 
-    def __init__(self, state: Path, *, report: binaries.Report = _to_stderr) -> None:
+    def __init__(self, state: Path, *, report: binaries.Report = _to_stderr, audited: Sequence[str] = ()) -> None:
+        """``audited``: the users whose requests the API server notes in ``<state>/logs/requests.jsonl``."""
         self._state = state.absolute()
         self._report = report
+        self._audited = tuple(audited)
         self._lock: TextIOWrapper | None = None
         self._children = Children(self._state / "logs")
         self._control_plane: ControlPlane | None = None
@@ -156,6 +158,11 @@ class DevCluster:
         self._children.spawn(name, argv, env, grace_seconds=_EXTRA_GRACE_SECONDS)
         self._write_pids()
 
+    def end(self, name: str) -> None:
+        """Stop the program of that name, which `spawn` has started."""
+        self._children.end(name)
+        self._write_pids()
+
     @property
     def _ready_file(self) -> Path:
         return self._state / "environment.json"
@@ -187,7 +194,9 @@ class DevCluster:
             folder.mkdir(exist_ok=True)
         self._children = Children(logs)
         addresses = self._choose_addresses()
-        control_plane = ControlPlane(self._state, programs, self._children, addresses.control_plane)
+        control_plane = ControlPlane(
+            self._state, programs, self._children, addresses.control_plane, audited=self._audited
+        )
         with ThreadPoolExecutor(max_workers=2) as pool:
             database = pool.submit(postgres.start, self._children, self._state, addresses.postgres)
             mailbox = pool.submit(self._start_mailbox, mails, addresses.smtp)

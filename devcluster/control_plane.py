@@ -67,8 +67,12 @@ class Ports:
 class ControlPlane:
     """Starts the programs of one control plane in the order in which they need each other."""
 
-    def __init__(self, state: Path, binaries: Binaries, children: Children, ports: Ports) -> None:
+    def __init__(
+        self, state: Path, binaries: Binaries, children: Children, ports: Ports, *, audited: Sequence[str] = ()
+    ) -> None:
+        """``audited``: the users whose requests the API server notes."""
         self._state = state
+        self._audited = audited
         self._binaries = binaries
         self._children = children
         self._ports = ports
@@ -173,8 +177,20 @@ class ControlPlane:
             "--max-requests-inflight=1000",
             "--max-mutating-requests-inflight=500",
             "--profiling=false",
+            *(self._audit_log() if self._audited else ()),
         )
         self._children.wait_until(lambda: self._healthy(f"{self.server}/readyz"), "the API server")
+
+    def _audit_log(self) -> Sequence[str]:
+        """What makes the API server note who asked what, once it has answered."""
+        policy = self._state / "audit-policy.yaml"
+        rules = [
+            {"level": "Metadata", "users": list(self._audited), "omitStages": ["RequestReceived"]},
+            {"level": "None"},
+        ]
+        policy.write_text(json.dumps({"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": rules}))
+        log = self._state / "logs" / "requests.jsonl"
+        return (f"--audit-policy-file={policy}", f"--audit-log-path={log}")
 
     def _admission_configuration(self) -> Path:
         """What makes the API server show a client certificate to webhooks."""

@@ -10,22 +10,39 @@ import pytest
 from bench import measure
 from bench.report import FLOOR, OPERATOR, Burst, Report
 
-METRICS = """\
-# TYPE apiserver_request_total counter
-apiserver_request_total{code="200",resource="tenants",subresource="status",verb="PUT"} 12
-apiserver_request_total{code="409",resource="tenants",subresource="status",verb="PUT"} 3
-apiserver_request_total{code="200",resource="pods",subresource="",verb="WATCH"} 99
-apiserver_request_total{code="200",resource="",subresource="/healthz",verb="GET"} 7
-apiserver_request_duration_seconds{verb="PUT"} 1
-"""
+ME = "system:serviceaccount:mine:me"
+
+
+def asked(verb: str, milliseconds: int, *, user: str = ME, **reference: str) -> str:
+    """A line of the API server's audit log."""
+    times = {
+        "requestReceivedTimestamp": "2026-01-01T12:00:00.000000Z",
+        "stageTimestamp": f"2026-01-01T12:00:00.{milliseconds:03d}000Z",
+    }
+    return json.dumps(
+        {"user": {"username": user}, "verb": verb, "requestURI": "/healthz?verbose", "objectRef": reference, **times}
+    )
 
 
 def burst(by: str, number: int, *seconds: float) -> Burst:
-    return Burst(by, len(seconds), number, list(seconds), {"etcd": 20.0, by: 100.5}, {"PUT tenants/status": 8.0})
+    return Burst(
+        by, len(seconds), number, list(seconds), {"etcd": 20.0, by: 100.5}, {"UPDATE tenants/status": (8.0, 5.0)}
+    )
 
 
-def test_requests_are_counted_by_verb_and_place_and_watches_are_not() -> None:
-    assert measure.requests(METRICS) == {"PUT tenants/status": 15, "GET /healthz": 7}
+def test_own_requests_are_counted_by_verb_and_place_and_watches_are_not() -> None:
+    lines = [
+        asked("update", 10, resource="tenants", subresource="status"),
+        asked("update", 30, resource="tenants", subresource="status"),
+        asked("update", 50, resource="tenants", subresource="status", user="somebody"),
+        asked("watch", 900, resource="pods"),
+        asked("get", 1),
+    ]
+
+    assert measure.requests(lines, ME) == {
+        "UPDATE tenants/status": measure.Asked(2, 40.0),
+        "GET /healthz": measure.Asked(1, 1.0),
+    }
 
 
 def test_the_pace_is_held_against_the_floor_of_the_same_round() -> None:
@@ -37,6 +54,8 @@ def test_the_pace_is_held_against_the_floor_of_the_same_round() -> None:
     assert "Bursts of 2: 0.71 of the floor (0.50, 1.00)" in report.table()
     assert "| 2 | operator | 1 | 30 | 3.00 |" in report.table()
     assert "120 | operator 100, etcd 20 |" in report.table()
+    assert "| operator, per tenant in a burst of 2 | requests | ms each |" in report.table()
+    assert "line [120]" in report.table(), "the plot"
     assert json.loads(report.json())["bursts"][0]["by"] == FLOOR
 
 
