@@ -27,12 +27,14 @@ from tenant_operator.adapters.kubernetes.client import Connection, KubernetesCli
 from tenant_operator.adapters.kubernetes.cluster import KubernetesCluster
 from tenant_operator.adapters.kubernetes.events import KubernetesNotifier
 from tenant_operator.adapters.kubernetes.listing import list_objects
+from tenant_operator.adapters.kubernetes.object_watch import watch_all
 from tenant_operator.adapters.kubernetes.platform_store import KubernetesPlatformStore
 from tenant_operator.adapters.kubernetes.store import KubernetesTenantStore
 from tenant_operator.adapters.kubernetes.watches import Watches
 from tenant_operator.adapters.paused import serve_paused
 from tenant_operator.adapters.postgres import PostgresStorage
 from tenant_operator.adapters.smtp import SmtpMailer
+from tenant_operator.inbox import kinds_of_children, own_kinds
 from tenant_operator.needs import Needs
 from tenant_operator.ports import Endpoint
 from tenant_operator.provisioning.activity import Ports
@@ -87,8 +89,8 @@ async def serve(settings: Settings) -> None:
             resync_seconds=resync_seconds,
             drain_seconds=settings.drain_seconds,
         )
-        heard = handlers.listeners(parts.inbox, settings.route_kind)
-        watches = Watches([each.path for each in heard])
+        own, children = own_kinds(parts.inbox), kinds_of_children(parts.inbox, settings.route_kind)
+        watches = Watches([each.path for each in (*own, *children)])
         begun: list[Callable[[], Need]] = []
 
         def report() -> list[Need]:
@@ -117,12 +119,15 @@ async def serve(settings: Settings) -> None:
         _log.info("working as %s", worker.id)
         begun.append(lambda: Need("watches", watches.fault()))
         # The webhooks are the last that ends.
-        async with webhooks or nullcontext(), handlers.watching(heard, login) as watched:
+        async with webhooks or nullcontext(), handlers.watching(own, login) as watched:
             # In place of kopf's own: told to end, it lets the sagas go on for 5 s and then cancels whatever there is.
             _end_on_signals(told_to_end)
             beside: dict[str, Coroutine[Any, Any, object]] = {
                 "look at what is needed": needs.keep_looking(resync_seconds),
                 "watches": watched,
+                "watches of what tenants are made of": watch_all(
+                    kubernetes.session(watches.observe), kubernetes.server, children
+                ),
             }
             if webhooks is not None:
                 begun.append(lambda: Need("webhooks", "" if webhooks.is_listening else "not listening"))

@@ -1,56 +1,14 @@
-"""What kopf hears: each handler hands an event to the inbox and returns. No saga depends on kopf's own state."""
+"""What kopf hears, which is the product's own kinds: each handler hands an event to the inbox and returns. No saga
+depends on kopf's own state."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import kopf
 
-from tenant_operator.api.names import API_VERSION, FIELD_MANAGER, LABEL_MANAGED_BY
-from tenant_operator.inbox import Inbox
-from tenant_operator.provisioning.options import RouteKind
-
-Hear = Callable[[str | None, dict[str, Any]], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Listener:
-    """Who hears of the objects of a kind; of those with `labels` only."""
-
-    api_version: str
-    plural: str
-    hear: Hear
-    labels: Mapping[str, str] | None = None
-
-    @property
-    def path(self) -> str:
-        """Where the API server has the objects of all namespaces."""
-        return f"/{'api' if self.api_version == 'v1' else 'apis'}/{self.api_version}/{self.plural}"
-
-
-def listeners(inbox: Inbox, route_kind: RouteKind) -> list[Listener]:
-    """All that the operator has to hear of, where routes are of that kind."""
-    managed = {LABEL_MANAGED_BY: FIELD_MANAGER}
-    routes = {
-        RouteKind.INGRESS: ("networking.k8s.io/v1", "ingresses"),
-        RouteKind.HTTP_ROUTE: ("gateway.networking.k8s.io/v1", "httproutes"),
-    }
-    return [
-        Listener(API_VERSION, "tenants", inbox.tenant_changed),
-        Listener(API_VERSION, "plans", inbox.plan_changed),
-        Listener(API_VERSION, "organizations", inbox.organization_changed),
-        Listener("v1", "namespaces", inbox.namespace_changed),
-        Listener("rbac.authorization.k8s.io/v1", "rolebindings", inbox.role_binding_changed),
-        Listener("apps/v1", "deployments", inbox.child_changed, managed),
-        Listener("networking.k8s.io/v1", "networkpolicies", inbox.child_changed, managed),
-        Listener(*routes[route_kind], inbox.child_changed, managed),
-        Listener("v1", "services", inbox.part_changed, managed),
-        Listener("v1", "resourcequotas", inbox.part_changed, managed),
-        Listener("v1", "limitranges", inbox.part_changed, managed),
-        Listener("policy/v1", "poddisruptionbudgets", inbox.part_changed, managed),
-    ]
+from tenant_operator.adapters.kubernetes.listener import Hear, Listener
 
 
 @asynccontextmanager
@@ -135,6 +93,9 @@ def _settings() -> kopf.OperatorSettings:
     chosen.persistence.progress_storage = _NothingInProgress()
     chosen.scanning.disabled = True
     chosen.queueing.worker_limit = None
+    # Each object has a task for so long, which holds it: at the start that is everything that there is.
+    chosen.queueing.idle_timeout = 0.1
+    chosen.watching.chunk_size = 250
     chosen.watching.server_timeout = 300
     chosen.watching.client_timeout = 310
     chosen.watching.connect_timeout = 30

@@ -3,11 +3,13 @@
 from typing import Any, Final
 
 from tenant_operator.adapters.kubernetes.catalog import WatchedCatalog
-from tenant_operator.api.names import ANNOTATION_ACTION, LABEL_TENANT_UID
+from tenant_operator.adapters.kubernetes.listener import Listener
+from tenant_operator.api.names import ANNOTATION_ACTION, API_VERSION, FIELD_MANAGER, LABEL_MANAGED_BY, LABEL_TENANT_UID
 from tenant_operator.api.tenant import Tenant
 from tenant_operator.catalog.platform_watch import PlatformWatch
 from tenant_operator.ports import TenantKey, key_of
 from tenant_operator.provisioning.objects import is_going
+from tenant_operator.provisioning.options import RouteKind
 from tenant_operator.provisioning.readiness import rollout
 from tenant_operator.saga.queue import WorkQueue
 from tenant_operator.tenants.drift import DriftWatch
@@ -121,3 +123,33 @@ class Inbox:
 def _has_rolled_out(body: dict[str, Any]) -> bool:
     """Whether it is a Deployment that is complete: the others are looked at every few seconds."""
     return body.get("kind") == "Deployment" and rollout(body).complete
+
+
+def own_kinds(inbox: Inbox) -> list[Listener]:
+    """What people apply."""
+    return [
+        Listener(API_VERSION, "Tenant", "tenants", inbox.tenant_changed),
+        Listener(API_VERSION, "Plan", "plans", inbox.plan_changed),
+        Listener(API_VERSION, "Organization", "organizations", inbox.organization_changed),
+    ]
+
+
+def kinds_of_children(inbox: Inbox, route_kind: RouteKind) -> list[Listener]:
+    """What tenants and organisations are made of, where routes are of that kind."""
+    managed = {LABEL_MANAGED_BY: FIELD_MANAGER}
+    routes = {
+        RouteKind.INGRESS: ("networking.k8s.io/v1", "Ingress", "ingresses"),
+        RouteKind.HTTP_ROUTE: ("gateway.networking.k8s.io/v1", "HTTPRoute", "httproutes"),
+    }
+    rbac = "rbac.authorization.k8s.io/v1"
+    return [
+        Listener("v1", "Namespace", "namespaces", inbox.namespace_changed),
+        Listener(rbac, "RoleBinding", "rolebindings", inbox.role_binding_changed),
+        Listener("apps/v1", "Deployment", "deployments", inbox.child_changed, managed, is_whole=True),
+        Listener("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies", inbox.child_changed, managed),
+        Listener(*routes[route_kind], inbox.child_changed, managed),
+        Listener("v1", "Service", "services", inbox.part_changed, managed),
+        Listener("v1", "ResourceQuota", "resourcequotas", inbox.part_changed, managed),
+        Listener("v1", "LimitRange", "limitranges", inbox.part_changed, managed),
+        Listener("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets", inbox.part_changed, managed),
+    ]

@@ -5,9 +5,10 @@ import hashlib
 import json
 from dataclasses import astuple, dataclass
 from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 
 from tenant_operator.api.plan import Plan
+from tenant_operator.api.same import Same
 from tenant_operator.ports import Endpoint, Manifest
 from tenant_operator.provisioning import manifests, route
 from tenant_operator.provisioning.naming import Names
@@ -53,40 +54,23 @@ class Contents:
 def contents(names: Names, plan: Plan, options: Options, database: Endpoint) -> Contents:
     """What the plan makes of the tenant. Those of the tenants at work are remembered: a run asks many times. Rejected
     if a template in the plan is broken."""
-    return _contents(names, _Same(plan, plan.spec), _Same(options, options), database)
+    return _contents(names, Same(plan, plan.spec), Same(options), database)
 
 
 def digest(names: Names, plan: Plan, options: Options, database: Endpoint) -> str:
     """A fingerprint of `contents`, which changes with them, for the price of the names: rendering all tenants when the
     operator starts would take minutes. Rejected as above."""
-    own = json.dumps([astuple(names), _specimen(_Same(plan, plan.spec), _Same(options, options), database)])
+    own = json.dumps([astuple(names), _specimen(Same(plan, plan.spec), Same(options), database)])
     return hashlib.sha256(own.encode()).hexdigest()[:16]
 
 
-class _Same:
-    """Stands for `it` as long as `what` is the very same object: comparing and hashing it would cost more than it
-    saves."""
-
-    __slots__ = ("it", "what")
-
-    def __init__(self, it: Any, what: object) -> None:
-        self.it = it
-        self.what = what
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and other.what is self.what
-
-    def __hash__(self) -> int:
-        return id(self.what)
-
-
 @lru_cache(maxsize=_REMEMBERED)
-def _contents(names: Names, plan: _Same, options: _Same, database: Endpoint) -> Contents:
+def _contents(names: Names, plan: Same, options: Same, database: Endpoint) -> Contents:
     return _rendered(names, plan.it, options.it, database)
 
 
 @lru_cache(maxsize=_REMEMBERED)
-def _specimen(plan: _Same, options: _Same, database: Endpoint) -> str:
+def _specimen(plan: Same, options: Same, database: Endpoint) -> str:
     """What the plan makes of nobody's tenant, and its own templates, which may make something else of another's."""
     nobody = Names("slug", "organization", "name", "uid", options.it.base_domain)
     made = _rendered(nobody, plan.it, options.it, database).all()

@@ -1,8 +1,10 @@
 """The saga in `Tenant.status` and back: the status is the journal, there is no second one."""
 
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 
 from tenant_operator.api import tenant as api
+from tenant_operator.api.same import Same
 from tenant_operator.api.states import (
     ActionOutcome,
     ActivityState,
@@ -15,12 +17,21 @@ from tenant_operator.api.states import (
 from tenant_operator.saga import model as saga
 from tenant_operator.tenants.lifecycle import mended
 
+_REMEMBERED: Final = 128
+"""Journals that are remembered: those of twice as many tenants as are at work at once."""
+
 
 def saga_of(tenant: api.Tenant) -> saga.Saga:
     """The saga of the tenant, as far as its status can be believed."""
     if tenant.status.record_uid not in (None, tenant.metadata.uid):
         return saga.Saga()  # it came from the backup of another record: what is so is for the world to say
-    return mended(decode(tenant.status))
+    return _remembered(Same(tenant.status))
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _remembered(status: Same) -> saga.Saga:
+    """Each look at a tenant asks several times, and a journal takes a millisecond to read."""
+    return mended(decode(status.it))
 
 
 def decode(status: api.TenantStatus) -> saga.Saga:

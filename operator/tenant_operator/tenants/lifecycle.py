@@ -112,6 +112,16 @@ def is_at_rest(tenant: Tenant) -> bool:
             return False
 
 
+def asks_for_nothing(tenant: Tenant) -> bool:
+    """Whether a tenant at rest is as its spec wants it, and nobody has asked for anything: its saga has no part in what
+    there is to do, and its journal need not be read."""
+    request, last = requested(tenant), tenant.status.last_action
+    if request is not None and (last is None or last.id != request.id):
+        return False
+    released = tenant.status.state is TenantState.DECOMMISSIONED
+    return is_at_rest(tenant) and tenant.metadata.deletion_timestamp is None and released is is_unwanted(tenant)
+
+
 def contradicts_service(saga: Saga) -> bool:
     """Whether the journal tells of a tenant that has never served: it is out of date if the tenant has."""
     run = saga.run

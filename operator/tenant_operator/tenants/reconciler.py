@@ -14,7 +14,7 @@ from tenant_operator.saga.errors import Gone, Stale
 from tenant_operator.saga.runner import Runner
 from tenant_operator.tenants.host import TenantSaga
 from tenant_operator.tenants.journal import saga_of
-from tenant_operator.tenants.lifecycle import is_unwanted, let_go, take_request
+from tenant_operator.tenants.lifecycle import asks_for_nothing, is_unwanted, let_go, take_request
 from tenant_operator.tenants.memory import TenantMemory
 from tenant_operator.tenants.notices import Happening
 from tenant_operator.tenants.recollection import Recollection
@@ -123,6 +123,8 @@ class Reconciler:
         tenant, when to look again, and what hinders it."""
         host, recollection, hindrance = self._host, self._recollection, ""
         recollection.forget_hindrance(tenant)
+        if asks_for_nothing(tenant):
+            return tenant, None, ""
         if host.is_doubtful(tenant):
             hindrance = await host.recall(tenant)
             if hindrance and host.is_running(tenant) and not is_unwanted(tenant):
