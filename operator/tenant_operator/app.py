@@ -26,7 +26,7 @@ from tenant_operator.adapters.kubernetes.catalog import WatchedCatalog
 from tenant_operator.adapters.kubernetes.client import Connection, KubernetesClient
 from tenant_operator.adapters.kubernetes.cluster import KubernetesCluster
 from tenant_operator.adapters.kubernetes.events import KubernetesNotifier
-from tenant_operator.adapters.kubernetes.listing import list_objects
+from tenant_operator.adapters.kubernetes.listing import listed
 from tenant_operator.adapters.kubernetes.object_watch import watch_all
 from tenant_operator.adapters.kubernetes.platform_store import KubernetesPlatformStore
 from tenant_operator.adapters.kubernetes.store import KubernetesTenantStore
@@ -85,7 +85,7 @@ async def serve(settings: Settings) -> None:
         replica = Replica(
             parts,
             outside.catalog,
-            partial(list_objects, kubernetes),
+            partial(listed, kubernetes),
             resync_seconds=resync_seconds,
             drain_seconds=settings.drain_seconds,
         )

@@ -4,8 +4,8 @@ from typing import Any, Final
 
 from tenant_operator.adapters.kubernetes.catalog import WatchedCatalog
 from tenant_operator.adapters.kubernetes.listener import Listener
+from tenant_operator.api.known_tenant import KnownTenant
 from tenant_operator.api.names import ANNOTATION_ACTION, API_VERSION, FIELD_MANAGER, LABEL_MANAGED_BY, LABEL_TENANT_UID
-from tenant_operator.api.tenant import Tenant
 from tenant_operator.catalog.platform_watch import PlatformWatch
 from tenant_operator.ports import TenantKey, key_of
 from tenant_operator.provisioning.objects import is_going
@@ -91,8 +91,8 @@ class Inbox:
             self._drift.forget(body)
             return
         is_drift = self._drift.is_drift(event, body)
-        if is_drift:
-            self._upkeep.drifted(tenant, body.get("kind", ""), body["metadata"]["name"])
+        if is_drift and (whole := self._memory.get(key_of(tenant))) is not None:
+            self._upkeep.drifted(whole, body.get("kind", ""), body["metadata"]["name"])
         if is_drift or event is None or is_going(body) or _has_rolled_out(body):
             self._queue.wake(key_of(tenant))
 
@@ -103,18 +103,18 @@ class Inbox:
 
     def server_is_back(self) -> None:
         """Whoever waits for a server goes on. Who that is shows when it is asked."""
-        for tenant in self._memory:
+        for tenant in self._memory.at_work():
             run = tenant.status.run
             if (run is not None and run.finished_at is None) or standing_of(tenant.status).trouble is not None:
                 self._queue.wake(key_of(tenant))
 
-    def _owner(self, body: dict[str, Any]) -> Tenant | None:
+    def _owner(self, body: dict[str, Any]) -> KnownTenant | None:
         """The tenant that an object is part of: one whose UID is on it and whose own namespace it is, or is in. Labels
         alone are nobody's word: whoever may write an object anywhere can copy them."""
         metadata = body["metadata"]
         uid = (metadata.get("labels") or {}).get(LABEL_TENANT_UID, "")
         key = self._memory.key_of_identity(uid)
-        tenant = None if key is None else self._memory.get(key)
+        tenant = None if key is None else self._memory.known(key)
         if tenant is None or self._steps.names(tenant).namespace != metadata.get("namespace", metadata["name"]):
             return None
         return tenant

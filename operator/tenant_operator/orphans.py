@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from tenant_operator.adapters.kubernetes.client import Connection, KubernetesClient
 from tenant_operator.adapters.kubernetes.cluster import KubernetesCluster
 from tenant_operator.adapters.kubernetes.errors import unreadable
-from tenant_operator.adapters.kubernetes.listing import list_objects
+from tenant_operator.adapters.kubernetes.listing import listed
 from tenant_operator.adapters.postgres import PostgresStorage
 from tenant_operator.api.names import FIELD_MANAGER, LABEL_MANAGED_BY, LABEL_TENANT_UID
 from tenant_operator.api.tenant import Tenant
@@ -53,9 +53,8 @@ class Places:
 
     async def tenants(self) -> list[Tenant]:
         """Every Tenant. Rejected if one cannot be read: whatever it owns would pass for nobody's."""
-        listed = await list_objects(self.kubernetes, Tenant.definition.plural)
         try:
-            return [Tenant.model_validate(each) for each in listed]
+            return [Tenant.model_validate(each) async for each in listed(self.kubernetes, Tenant.definition.plural)]
         except ValidationError as error:
             raise Rejected(f"not every Tenant can be read: {unreadable(error)}") from error
 

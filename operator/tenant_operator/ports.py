@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
+from tenant_operator.api.known_tenant import KnownTenant
 from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan
 from tenant_operator.api.tenant import OutboxEvent, Tenant
@@ -223,7 +224,7 @@ class TenantKey:
         return f"{self.namespace}/{self.name}"
 
 
-def key_of(tenant: Tenant) -> TenantKey:
+def key_of(tenant: KnownTenant) -> TenantKey:
     """Where the tenant is found."""
     return TenantKey(tenant.metadata.namespace or "", tenant.metadata.name)
 
@@ -257,7 +258,7 @@ class Catalog(Protocol):
     def organizations(self) -> Collection[Organization]:
         """Every Organization, in no order."""
 
-    def tenants_of(self, organization: str) -> Sequence[Tenant]:
+    def tenants_of(self, organization: str) -> Sequence[KnownTenant]:
         """Every Tenant of the organisation, in no order; bounded staleness (a watch)."""
 
     def tenants_in(self, namespace: str) -> int:
@@ -274,10 +275,10 @@ class Census(Protocol):
 class Directory(Catalog, Protocol):
     """The catalogue, with the questions that concern all tenants."""
 
-    def tenants(self) -> Collection[Tenant]:
+    def tenants(self) -> Collection[KnownTenant]:
         """Every Tenant of every organisation, in no order."""
 
-    def tenants_with_slug(self, slug: str) -> Sequence[Tenant]:
+    def tenants_with_slug(self, slug: str) -> Sequence[KnownTenant]:
         """Every Tenant of that slug, of whatever organisation."""
 
 

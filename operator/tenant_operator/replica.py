@@ -42,7 +42,7 @@ class Replica:
             (Organization, inbox.organization_changed),
             (Tenant, inbox.tenant_changed),
         ):
-            for body in await self._listing(kind.definition.plural):
+            async for body in self._listing(kind.definition.plural):
                 hear(None, body)
         _log.info("%d tenants known", len(self._parts.memory))
 

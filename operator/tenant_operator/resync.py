@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import AsyncIterable, Callable, Collection, Iterable
 from typing import Any, Protocol
 
+from tenant_operator.api.meta import ObjectMeta
 from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan
 from tenant_operator.api.resource import Resource
@@ -15,8 +16,8 @@ from tenant_operator.tenants.memory import TenantMemory
 _log = logging.getLogger(__name__)
 
 
-Listing = Callable[[str], Awaitable[list[dict[str, Any]]]]
-"""All objects of one of the product's kinds (its plural)."""
+Listing = Callable[[str], AsyncIterable[dict[str, Any]]]
+"""All objects of one of the product's kinds (its plural), one after the other: thousands of them take much room."""
 
 
 class Inbox(Protocol):
@@ -35,6 +36,13 @@ class PlatformKinds(Protocol):
     def plans(self) -> Collection[Plan]: ...
 
     def organizations(self) -> Collection[Organization]: ...
+
+
+class Named(Protocol):
+    """Anything that has a name and a UID."""
+
+    @property
+    def metadata(self) -> ObjectMeta: ...
 
 
 class Resync:
@@ -58,21 +66,23 @@ class Resync:
 
     async def once(self) -> None:
         """Raises ActivityError where the API server does not answer."""
-        for body in await self._compare(Tenant, self._memory, self._inbox.tenant_changed):
-            self._inbox.tenant_changed(None, body)
+        await self._compare(Tenant, self._memory, self._inbox.tenant_changed, tell_all=True)
         await self._compare(Plan, self._catalog.plans(), self._inbox.plan_changed)
         await self._compare(Organization, self._catalog.organizations(), self._inbox.organization_changed)
 
     async def _compare(
         self,
         model: type[Resource],
-        known: Iterable[Resource],
+        known: Iterable[Named],
         changed: Callable[[str | None, dict[str, Any]], None],
-    ) -> list[dict[str, Any]]:
-        """Tell what is known and no longer there. Returns what is there."""
-        before = {each.metadata.uid: (each.metadata.namespace, each.metadata.name) for each in known}
-        listed = await self._listing(model.definition.plural)
-        for uid in before.keys() - {each["metadata"]["uid"] for each in listed}:
-            namespace, name = before[uid]
+        *,
+        tell_all: bool = False,
+    ) -> None:
+        """Tell what is known and no longer there, and with `tell_all` what is there."""
+        missing = {each.metadata.uid: (each.metadata.namespace, each.metadata.name) for each in known}
+        async for body in self._listing(model.definition.plural):
+            missing.pop(body["metadata"]["uid"], None)
+            if tell_all:
+                changed(None, body)
+        for uid, (namespace, name) in missing.items():
             changed("DELETED", {"metadata": {"namespace": namespace, "name": name, "uid": uid}})
-        return listed

@@ -1,6 +1,7 @@
 """One replica over fakes, from what it learns to its drain: nothing that it needs may end without a word."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -43,11 +44,10 @@ class Process:
             self.parts, outside.catalog, self.listing, resync_seconds=RESYNC_SECONDS, drain_seconds=10.0
         )
 
-    async def listing(self, plural: str) -> list[dict[str, Any]]:
-        if plural == "tenants":
-            body = self.world.store.body(KEY)
-            return [] if body is None else [body]
-        return self.world.platform.bodies(Plan if plural == "plans" else Organization)
+    async def listing(self, plural: str) -> AsyncIterator[dict[str, Any]]:
+        body, kind = self.world.store.body(KEY), Plan if plural == "plans" else Organization
+        for each in ([] if body is None else [body]) if plural == "tenants" else self.world.platform.bodies(kind):
+            yield each
 
     async def until(self, state: TenantState) -> None:
         """Until the tenant is in that state."""

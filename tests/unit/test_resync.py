@@ -1,6 +1,7 @@
 """What the watches missed is found by UID, and what came while the list was read is not taken away."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -41,11 +42,10 @@ class World:
         self.catalog.observe_organization(None, ORGANIZATION)
         self.resync = Resync(self.listing, self.memory, self.catalog, self)
 
-    async def listing(self, plural: str) -> list[dict[str, Any]]:
-        if plural == "tenants":
-            body = self.store.body(KEY)
-            return [] if body is None else [body]
-        return self.listed[plural]
+    async def listing(self, plural: str) -> AsyncIterator[dict[str, Any]]:
+        body = self.store.body(KEY)
+        for each in ([] if body is None else [body]) if plural == "tenants" else self.listed[plural]:
+            yield each
 
     def tenant_changed(self, event: str | None, body: dict[str, Any]) -> None:
         uid = body["metadata"]["uid"]
@@ -90,11 +90,11 @@ async def test_a_tenant_that_is_made_anew_while_the_list_is_read_is_not_taken_aw
     world.store.delete(KEY)
     read = world.listing
 
-    async def list_then_make_anew(plural: str) -> list[dict[str, Any]]:
-        listed = await read(plural)
+    async def list_then_make_anew(plural: str) -> AsyncIterator[dict[str, Any]]:
+        async for each in read(plural):
+            yield each
         if plural == "tenants":
             world.memory.observe(world.store.apply(MANIFEST))
-        return listed
 
     world.resync = Resync(list_then_make_anew, world.memory, world.catalog, world)
     await world.resync.once()
@@ -110,8 +110,9 @@ async def test_a_tenant_that_can_no_longer_be_read_is_not_gone() -> None:
     broken = {**tenant.to_wire(), "spec": {}}
     broken["metadata"] = {**broken["metadata"], "resourceVersion": "8"}
 
-    async def unreadable(plural: str) -> list[dict[str, Any]]:
-        return [broken] if plural == "tenants" else world.listed[plural]
+    async def unreadable(plural: str) -> AsyncIterator[dict[str, Any]]:
+        for each in [broken] if plural == "tenants" else world.listed[plural]:
+            yield each
 
     await Resync(unreadable, world.memory, world.catalog, world).once()
 
@@ -134,11 +135,12 @@ async def test_a_plan_and_an_organization_that_are_gone_are_found() -> None:
 async def test_an_api_server_that_does_not_answer_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
     world, asked = World(), asyncio.Event()
 
-    async def away(plural: str) -> list[dict[str, Any]]:
-        if asked.is_set():
-            return await world.listing(plural)
-        asked.set()
-        raise Unavailable("no answer")
+    async def away(plural: str) -> AsyncIterator[dict[str, Any]]:
+        if not asked.is_set():
+            asked.set()
+            raise Unavailable("no answer")
+        async for each in world.listing(plural):
+            yield each
 
     world.resync = Resync(away, world.memory, world.catalog, world)
     task = asyncio.create_task(world.resync.run(0.01))

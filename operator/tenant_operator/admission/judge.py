@@ -29,6 +29,7 @@ from tenant_operator.admission.rules import (
     still_held,
     users_of_plan,
 )
+from tenant_operator.api.known_tenant import KnownTenant
 from tenant_operator.api.organization import Organization
 from tenant_operator.api.tenant import Tenant
 from tenant_operator.ports import (
@@ -174,7 +175,7 @@ class Admission:
         return check_offer(ask, plan, organization, tenants, self._names(ask.new), found)
 
     def _defects(
-        self, organization: Organization | None, everyone: Collection[Organization], tenants: Collection[Tenant]
+        self, organization: Organization | None, everyone: Collection[Organization], tenants: Collection[KnownTenant]
     ) -> list[Defect]:
         if organization is None:
             return []
@@ -209,7 +210,7 @@ class Admission:
         claim = claim_of(namespace)
         return claim is not None and is_own(claim, tenant)
 
-    def _namesakes(self, tenant: Tenant) -> list[Tenant]:
+    def _namesakes(self, tenant: Tenant) -> list[KnownTenant]:
         """The organisation's tenants that, by the catalogue, claim the host. It is no other organisation's to claim."""
         return [
             other
@@ -220,7 +221,7 @@ class Admission:
             and claims_host(other)
         ]
 
-    def _names(self, tenant: Tenant) -> Names:
+    def _names(self, tenant: KnownTenant) -> Names:
         organization = self._catalog.organization(tenant.spec.organization)
         return Names(
             slug=tenant.slug,

@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, assert_never
 
+from tenant_operator.api.known_tenant import KnownTenant
 from tenant_operator.api.names import (
     ANNOTATION_ACTION,
     ANNOTATION_REQUEST,
@@ -197,7 +198,7 @@ def check_offer(
     ask: Ask,
     plan: Plan | None,
     organization: Organization | None,
-    tenants: Iterable[Tenant],
+    tenants: Iterable[KnownTenant],
     names: Names,
     defects: Iterable[Defect] = (),
 ) -> Refusal | None:
@@ -228,7 +229,7 @@ def _last_in_line(tenant: Tenant) -> Tenant:
     return tenant.model_copy(update={"metadata": tenant.metadata.model_copy(update={"creation_timestamp": None})})
 
 
-def claims_host(other: Tenant) -> bool:
+def claims_host(other: KnownTenant) -> bool:
     """Whether a tenant holds its host or is about to. One that failed or was cancelled has given it back: what it may
     hold nevertheless is told by the namespace."""
     match other.status.state:
@@ -240,7 +241,7 @@ def claims_host(other: Tenant) -> bool:
             return True
 
 
-def host_taken(tenant: Tenant, names: Names, holder: Tenant) -> Refusal:
+def host_taken(tenant: Tenant, names: Names, holder: KnownTenant) -> Refusal:
     """The host is another tenant's, of the same organisation."""
     who = f"{holder.metadata.namespace}/{holder.metadata.name}"
     why = f"host {names.host} is taken by Tenant {who} of Organization {holder.spec.organization}"
@@ -346,17 +347,17 @@ def _mapping(value: object) -> Mapping[str, Any]:
 # What the platform team may remove.
 
 
-def users_of_plan(name: str, tenants: Iterable[Tenant]) -> list[Tenant]:
+def users_of_plan(name: str, tenants: Iterable[KnownTenant]) -> list[KnownTenant]:
     """The tenants for whose sake the Plan cannot be deleted: those that are of it and not decommissioned."""
     return [each for each in tenants if each.spec.plan == name and _counts(each)]
 
 
-def plan_in_use(name: str, users: Sequence[Tenant], *, discreetly: bool) -> Refusal | None:
+def plan_in_use(name: str, users: Sequence[KnownTenant], *, discreetly: bool) -> Refusal | None:
     """Why the Plan cannot be deleted; `discreetly`, its users are counted and not named."""
     return _in_use("Plan", name, users, "decommission them first", discreetly=discreetly)
 
 
-def organization_in_use(name: str, users: Sequence[Tenant], *, discreetly: bool) -> Refusal | None:
+def organization_in_use(name: str, users: Sequence[KnownTenant], *, discreetly: bool) -> Refusal | None:
     """Why the Organization cannot be deleted: its Tenants, decommissioned ones included."""
     return _in_use("Organization", name, users, "delete them first", discreetly=discreetly)
 
@@ -367,11 +368,11 @@ def organization_refused(defects: Sequence[Defect], *, discreetly: bool) -> Refu
     return Refusal(code, "; ".join(each.told(discreetly=discreetly) for each in defects))
 
 
-def _counts(tenant: Tenant) -> bool:
+def _counts(tenant: KnownTenant) -> bool:
     return tenant.status.state is not TenantState.DECOMMISSIONED
 
 
-def _in_use(kind: str, name: str, users: Sequence[Tenant], wayout: str, *, discreetly: bool) -> Refusal | None:
+def _in_use(kind: str, name: str, users: Sequence[KnownTenant], wayout: str, *, discreetly: bool) -> Refusal | None:
     if not users:
         return None
     names = sorted(f"{each.metadata.namespace}/{each.metadata.name}" for each in users)

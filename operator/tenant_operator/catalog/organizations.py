@@ -5,10 +5,10 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from tenant_operator.api.conditions import ConditionType, ConditionUpdate, Reason, set_condition
+from tenant_operator.api.known_tenant import KnownTenant
 from tenant_operator.api.meta import ConditionStatus
 from tenant_operator.api.names import DNS_LABEL_MAX_LENGTH
 from tenant_operator.api.organization import MemberRole, Organization, OrganizationStatus
-from tenant_operator.api.tenant import Tenant
 from tenant_operator.catalog.roles import invalid_members
 from tenant_operator.ports import Manifest
 from tenant_operator.provisioning.findings import Finding, judged
@@ -18,7 +18,7 @@ from tenant_operator.provisioning.organization_rules import Defect, homes
 _SHOWN = 10
 
 
-def tenants_by_state(tenants: Iterable[Tenant]) -> dict[str, int]:
+def tenants_by_state(tenants: Iterable[KnownTenant]) -> dict[str, int]:
     """How many tenants are in each state; a state that no tenant is in is left out."""
     return dict(Counter(tenant.status.state.value for tenant in tenants))
 
@@ -70,7 +70,7 @@ def of_members(organization: Organization) -> list[Finding]:
 
 def status_of(
     organization: Organization,
-    tenants: Iterable[Tenant],
+    tenants: Iterable[KnownTenant],
     findings: Sequence[Finding],
     now: datetime,
     *,

@@ -7,6 +7,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from tenant_operator.api.conditions import Reason
+from tenant_operator.api.known_tenant import KnownTenant
 from tenant_operator.api.meta import ObjectMeta
 from tenant_operator.api.plan import Plan, PlanStatus
 from tenant_operator.api.states import TenantState
@@ -25,7 +26,7 @@ _DATABASE: Final = Endpoint("192.0.2.1", 5432)
 """Of the sample: where the real one is, is no concern of a plan."""
 
 
-def tenants_using(plan: str, tenants: Iterable[Tenant]) -> int:
+def tenants_using(plan: str, tenants: Iterable[KnownTenant]) -> int:
     """How many tenants count as users of the plan: as for its limit, all that are not decommissioned."""
     return sum(tenant.spec.plan == plan and tenant.status.state is not TenantState.DECOMMISSIONED for tenant in tenants)
 

@@ -8,9 +8,9 @@ from typing import Final, Protocol, TypeVar
 from structlog import get_logger
 
 from tenant_operator.api.conditions import Reason
+from tenant_operator.api.known_tenant import KnownTenant
 from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan
-from tenant_operator.api.tenant import Tenant
 from tenant_operator.catalog import organizations, plans, roles
 from tenant_operator.ports import Clock, Cluster, Manifest, ObjectRef, Replicas
 from tenant_operator.provisioning import organization_rules
@@ -49,9 +49,9 @@ class PlatformCatalog(Protocol):
 
     def organizations(self) -> Collection[Organization]: ...
 
-    def tenants(self) -> Collection[Tenant]: ...
+    def tenants(self) -> Collection[KnownTenant]: ...
 
-    def tenants_of(self, organization: str) -> Sequence[Tenant]: ...
+    def tenants_of(self, organization: str) -> Sequence[KnownTenant]: ...
 
 
 class PlatformStore(Protocol):

@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
+from tenant_operator.api.known_tenant import KnownTenant
 from tenant_operator.api.names import TENANT_NAMESPACE_PREFIX
 from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan
-from tenant_operator.api.tenant import Tenant
 from tenant_operator.catalog.platform_reconciler import PlatformCatalog, PlatformKey
 from tenant_operator.catalog.roles import PREFIX
 from tenant_operator.provisioning.organization_rules import concern_each_other, homes
@@ -24,7 +24,7 @@ _DELETED: Final = "DELETED"
 _MODIFIED: Final = "MODIFIED"
 
 
-def counted_by(before: Tenant | None, after: Tenant | None) -> set[PlatformKey]:
+def counted_by(before: KnownTenant | None, after: KnownTenant | None) -> set[PlatformKey]:
     """Whose numbers change when a tenant that was `before` is `after`; None stands for no tenant."""
     if _counts(before) == _counts(after):
         return set()
@@ -36,7 +36,7 @@ def counted_by(before: Tenant | None, after: Tenant | None) -> set[PlatformKey]:
     }
 
 
-def _counts(tenant: Tenant | None) -> tuple[str, str, str] | None:
+def _counts(tenant: KnownTenant | None) -> tuple[str, str, str] | None:
     return None if tenant is None else (tenant.spec.organization, tenant.spec.plan, tenant.status.state.value)
 
 
@@ -82,7 +82,7 @@ class PlatformWatch:
                 if name in organization.spec.plans:
                     self._wake_after(_key_of(organization), COALESCING_SECONDS)
 
-    def tenant_changed(self, before: Tenant | None, after: Tenant | None) -> None:
+    def tenant_changed(self, before: KnownTenant | None, after: KnownTenant | None) -> None:
         """A tenant that was `before` is `after`; None stands for no tenant."""
         for key in counted_by(before, after):
             self._wake_after(key, COALESCING_SECONDS)

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from tenant_operator.api.conditions import Reason
+from tenant_operator.api.known_tenant import KnownTenant
 from tenant_operator.api.names import (
     CLUSTER_NAMESPACE_PREFIX,
     RESERVED_LABEL_PATTERN,
@@ -19,7 +20,6 @@ from tenant_operator.api.names import (
     TENANT_NAMESPACE_PREFIX,
 )
 from tenant_operator.api.organization import Organization, OrganizationStatus
-from tenant_operator.api.tenant import Tenant
 
 NAMESPACE: Final = "spec.namespace"
 SLUG: Final = "spec.slug"
@@ -52,7 +52,10 @@ class Defect:
 
 
 def defects(
-    organization: Organization, everyone: Iterable[Organization], tenants: Iterable[Tenant], operator_namespace: str
+    organization: Organization,
+    everyone: Iterable[Organization],
+    tenants: Iterable[KnownTenant],
+    operator_namespace: str,
 ) -> list[Defect]:
     """All that is wrong with an Organization. `everyone` are all there are, itself perhaps included; `tenants` are
     those that name it; the operator itself lives in `operator_namespace`."""
@@ -70,7 +73,7 @@ def defects_of_write(
     old: Organization | None,
     new: Organization,
     everyone: Iterable[Organization],
-    tenants: Iterable[Tenant],
+    tenants: Iterable[KnownTenant],
     operator_namespace: str,
 ) -> list[Defect]:
     """What is wrong with a creation (`old` is None) or an update: whoever asks comes after all that are there. An
@@ -161,7 +164,7 @@ def namespace_taken(organization: Organization, others: Iterable[Organization]) 
             )
 
 
-def left_behind(organization: Organization, home: str | None, tenants: Iterable[Tenant]) -> Iterator[Defect]:
+def left_behind(organization: Organization, home: str | None, tenants: Iterable[KnownTenant]) -> Iterator[Defect]:
     """Whoever moves leaves no Tenants in the former namespace, `home`, not even decommissioned ones: members could no
     longer reach them."""
     name = organization.spec.namespace

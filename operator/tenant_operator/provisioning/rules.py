@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from tenant_operator.api.known_tenant import KnownTenant
 from tenant_operator.api.names import DISPLAY_NAME_PATTERN, DNS_LABEL_MAX_LENGTH
 from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan
@@ -36,7 +37,7 @@ def check_request(
     tenant: Tenant,
     plan: Plan | None,
     organization: Organization | None,
-    tenants_of_org: Iterable[Tenant],
+    tenants_of_org: Iterable[KnownTenant],
     names: Names,
     defects: Iterable[Defect] = (),
 ) -> list[Violation]:
@@ -91,7 +92,7 @@ def host_label(tenant: Tenant, names: Names) -> Iterator[Violation]:
         yield Violation("spec.slug", tenant.slug, message)
 
 
-def lives_with(tenant: Tenant, organization: Organization) -> bool:
+def lives_with(tenant: KnownTenant, organization: Organization) -> bool:
     """Whether the Tenant lives where its organisation's Tenants live: whoever may write there speaks for it."""
     return tenant.metadata.namespace == organization.spec.namespace
 
@@ -142,7 +143,7 @@ def traffic(tenant: Tenant, plan: Plan) -> Iterator[Violation]:
         yield Violation("spec.plan", tenant.spec.plan, message)
 
 
-def tenant_limit(tenant: Tenant, plan: Plan, tenants_of_org: Iterable[Tenant]) -> Iterator[Violation]:
+def tenant_limit(tenant: Tenant, plan: Plan, tenants_of_org: Iterable[KnownTenant]) -> Iterator[Violation]:
     """Fewer tenants of the organisation than the limit come before this one: a rank, so two requests cannot race."""
     limit = plan.spec.limits.tenants
     if limit is None:
@@ -157,7 +158,7 @@ def tenant_limit(tenant: Tenant, plan: Plan, tenants_of_org: Iterable[Tenant]) -
         yield Violation("spec.plan", tenant.spec.plan, message)
 
 
-def _counts(other: Tenant, tenant: Tenant) -> bool:
+def _counts(other: KnownTenant, tenant: Tenant) -> bool:
     """Those that name the organisation from elsewhere are none of its Tenants: anybody could use up its limit."""
     of_one = (
         other.spec.organization == tenant.spec.organization and other.metadata.namespace == tenant.metadata.namespace
@@ -165,7 +166,7 @@ def _counts(other: Tenant, tenant: Tenant) -> bool:
     return of_one and other.status.state is not TenantState.DECOMMISSIONED
 
 
-def _rank(tenant: Tenant) -> tuple[datetime, str]:
+def _rank(tenant: KnownTenant) -> tuple[datetime, str]:
     """The place in the order of creation; a tenant that is not stored yet comes last."""
     return (tenant.metadata.creation_timestamp or _LAST, tenant.metadata.uid)
 

@@ -1,21 +1,23 @@
 """What this life of the operator knows of each Tenant: one slot for as long as there is that Tenant, and one way to
 forget it."""
 
+import zlib
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from tenant_operator.api.known_tenant import KnownTenant, brief
 from tenant_operator.api.tenant import Tenant
 from tenant_operator.ports import TenantKey, key_of
 from tenant_operator.provisioning.recall import Recalled
 from tenant_operator.saga.sight import Kept
 
-Change = Callable[[Tenant | None, Tenant | None], None]
+Change = Callable[[KnownTenant | None, KnownTenant | None], None]
 """Told of a tenant that was the first and is the second; None stands for no tenant."""
 
 
-def _nothing(before: Tenant | None, after: Tenant | None) -> None:
+def _nothing(before: KnownTenant | None, after: KnownTenant | None) -> None:
     """Nobody listens."""
 
 
@@ -60,11 +62,13 @@ class Tended:
 
 @dataclass(slots=True)
 class Slot:
-    """All that is remembered of one Tenant. `tenant`: the newest version that could be read; None if none could.
-    `is_readable`: whether the newest version can. `kept`: what its saga knows beside the journal."""
+    """All that is remembered of one Tenant. `known`: what concerns others of the newest version that could be read,
+    `whole` that version, packed if nothing is to be done about it; None if none could be read. `is_readable`: whether
+    the newest version can. `kept`: what its saga knows beside the journal."""
 
     uid: str
-    tenant: Tenant | None = None
+    known: KnownTenant | None = None
+    whole: Tenant | bytes | None = None
     is_readable: bool = True
     mind: Mind = field(default_factory=Mind)
     tended: Tended = field(default_factory=Tended)
@@ -84,21 +88,37 @@ class TenantMemory:
         self._slots: dict[TenantKey, Slot] = {}
         self._keys: dict[str, TenantKey] = {}
         self._gone: dict[str, None] = {}
-        self._by_organization: defaultdict[str, dict[TenantKey, Tenant]] = defaultdict(dict)
-        self._by_slug: defaultdict[str, dict[TenantKey, Tenant]] = defaultdict(dict)
+        self._by_organization: defaultdict[str, dict[TenantKey, Slot]] = defaultdict(dict)
+        self._by_slug: defaultdict[str, dict[TenantKey, Slot]] = defaultdict(dict)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
-    def __iter__(self) -> Iterator[Tenant]:
-        return (slot.tenant for slot in self._slots.values() if slot.tenant is not None)
+    def __iter__(self) -> Iterator[KnownTenant]:
+        return (slot.known for slot in self._slots.values() if slot.known is not None)
+
+    def at_work(self) -> Iterator[Tenant]:
+        """Those that are not at rest, as far as they could be read."""
+        return (slot.whole for slot in self._slots.values() if isinstance(slot.whole, Tenant))
 
     def get(self, key: TenantKey) -> Tenant | None:
         """The newest version that could be read."""
-        slot = self._slots.get(key)
-        return slot.tenant if slot is not None else None
+        whole = self._slots[key].whole if key in self._slots else None
+        return Tenant.model_validate_json(zlib.decompress(whole)) if isinstance(whole, bytes) else whole
 
-    def slot(self, record: Tenant) -> Slot:
+    def known(self, key: TenantKey) -> KnownTenant | None:
+        """What concerns others of that version; costs nothing."""
+        return self._slots[key].known if key in self._slots else None
+
+    def rest(self, tenant: Tenant) -> None:
+        """Nothing is to be done about the tenant until it changes: thousands are so, and each takes 50 KB as it is and
+        2 KB packed."""
+        slot = self.slot(tenant)
+        if slot.whole is tenant:
+            slot.whole = zlib.compress(tenant.model_dump_json(by_alias=True, exclude_none=True).encode(), level=1)
+            slot.known = brief(tenant)
+
+    def slot(self, record: KnownTenant) -> Slot:
         """What is remembered of the Tenant. What is noted of one that is gone is lost."""
         slot = self._slots.get(key_of(record))
         return slot if slot is not None and slot.uid == record.metadata.uid else Slot(record.metadata.uid)
@@ -115,17 +135,17 @@ class TenantMemory:
         if identity is not None and self._slots.get(key) is slot:
             self._keys.setdefault(identity, key)
 
-    def readable(self) -> Collection[Tenant]:
+    def readable(self) -> Sequence[KnownTenant]:
         """All Tenants that can be read."""
-        return tuple(slot.tenant for slot in self._slots.values() if slot.tenant is not None and slot.is_readable)
+        return _known(slot for slot in self._slots.values() if slot.is_readable)
 
-    def of_organization(self, name: str) -> Collection[Tenant]:
+    def of_organization(self, name: str) -> Sequence[KnownTenant]:
         """Every Tenant of the organisation that can be read."""
-        return self._by_organization.get(name, {}).values()
+        return _known(self._by_organization.get(name, {}).values())
 
-    def with_slug(self, slug: str) -> Collection[Tenant]:
+    def with_slug(self, slug: str) -> Sequence[KnownTenant]:
         """Every Tenant of that slug that can be read."""
-        return self._by_slug.get(slug, {}).values()
+        return _known(self._by_slug.get(slug, {}).values())
 
     def count_in(self, namespace: str) -> int:
         """How many Tenants there are in a namespace, whether they can be read or not."""
@@ -135,7 +155,7 @@ class TenantMemory:
         """Whether a version is newer than what is known at that key, and of a Tenant that is not gone."""
         if uid in self._gone:
             return False
-        known = self.get(key)
+        known = self.known(key)
         # Kubernetes 1.35 and later promise that the resourceVersions of one resource compare as whole numbers.
         return known is None or int(resource_version) > int(known.metadata.resource_version)
 
@@ -145,9 +165,10 @@ class TenantMemory:
         if not self.is_news(key, tenant.metadata.uid, tenant.metadata.resource_version):
             return False
         before, slot = self._open(key, tenant.metadata.uid)
-        slot.tenant, slot.is_readable = tenant, True
-        self._by_organization[tenant.spec.organization][key] = tenant
-        self._by_slug[tenant.slug][key] = tenant
+        slot.known = slot.whole = tenant
+        slot.is_readable = True
+        self._by_organization[tenant.spec.organization][key] = slot
+        self._by_slug[tenant.slug][key] = slot
         self.on_change(before, tenant)
         return True
 
@@ -174,7 +195,7 @@ class TenantMemory:
                 self.on_change(before, None)
         return True
 
-    def _open(self, key: TenantKey, uid: str) -> tuple[Tenant | None, Slot]:
+    def _open(self, key: TenantKey, uid: str) -> tuple[KnownTenant | None, Slot]:
         """The slot of that Tenant, out of the indexes, and what was found there before. One that has taken another's
         place begins with an empty one."""
         slot = self._slots.get(key)
@@ -187,9 +208,9 @@ class TenantMemory:
             self._keys[uid] = key
         return before, slot
 
-    def _hide(self, key: TenantKey, slot: Slot) -> Tenant | None:
+    def _hide(self, key: TenantKey, slot: Slot) -> KnownTenant | None:
         """Take it out of the indexes. Returns what was found there."""
-        tenant = slot.tenant
+        tenant = slot.known
         if tenant is None or not slot.is_readable:
             return None
         for index, name in ((self._by_organization, tenant.spec.organization), (self._by_slug, tenant.slug)):
@@ -207,3 +228,7 @@ class TenantMemory:
         identity = slot.mind.identity
         if identity is not None and self._keys.get(identity) == key:
             del self._keys[identity]
+
+
+def _known(slots: Iterable[Slot]) -> Sequence[KnownTenant]:
+    return tuple(slot.known for slot in slots if slot.known is not None)

@@ -4,6 +4,7 @@ anything is begun."""
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from tenant_operator.api.known_tenant import KnownTenant
 from tenant_operator.api.states import RunReason
 from tenant_operator.api.tenant import Tenant
 from tenant_operator.provisioning.recall import Recalled, former_identity
@@ -20,7 +21,7 @@ class Recollection:
         self._memory = memory
         self._new_id = new_id
 
-    def identity(self, record: Tenant) -> str:
+    def identity(self, record: KnownTenant) -> str:
         """What all things of the tenant are labelled with."""
         return self._mind(record).identity or record.metadata.uid
 
@@ -108,7 +109,7 @@ class Recollection:
         mind = self._mind(record)
         mind.cleared, mind.is_leaky = (_run_id(saga), False) if is_clear else (None, True)
 
-    def _mind(self, record: Tenant) -> Mind:
+    def _mind(self, record: KnownTenant) -> Mind:
         return self._memory.slot(record).mind
 
 

@@ -116,6 +116,8 @@ class Reconciler:
                 return 0.0
             left = tuple(each for each in tenant.metadata.finalizers if each != FINALIZER)
             await self._with_finalizers(tenant, left)
+        elif asks_for_nothing(tenant):
+            self._memory.rest(tenant)
         return None
 
     async def _advance(self, tenant: Tenant, attention: asyncio.Event) -> tuple[Tenant, float | None, str]:

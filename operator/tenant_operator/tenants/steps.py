@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
+from tenant_operator.api.known_tenant import KnownTenant
 from tenant_operator.api.plan import Plan, PlanSpec
 from tenant_operator.api.tenant import Tenant
 from tenant_operator.ports import Catalog
@@ -30,11 +31,11 @@ class TenantSteps:
         self._recollection = recollection
         self._kept: dict[Names, tuple[PlanSpec | None, Mapping[str, Step]]] = {}
 
-    def names(self, tenant: Tenant) -> Names:
+    def names(self, tenant: KnownTenant) -> Names:
         """What everything of the tenant is called. One that only pretends to be of an organisation learns no slug."""
         return self.names_as(tenant, self._recollection.identity(tenant))
 
-    def names_as(self, tenant: Tenant, identity: str) -> Names:
+    def names_as(self, tenant: KnownTenant, identity: str) -> Names:
         """The names that it would have under another identity than is known of it."""
         organization = self._catalog.organization(tenant.spec.organization)
         is_member = organization is not None and lives_with(tenant, organization)

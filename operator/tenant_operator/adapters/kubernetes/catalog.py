@@ -1,11 +1,12 @@
 """What the platform offers and who holds what, in memory: watches write it, activities and admission read it."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 from structlog import get_logger
 
+from tenant_operator.api.known_tenant import KnownTenant
 from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan
 from tenant_operator.api.resource import Resource
@@ -50,17 +51,17 @@ class WatchedCatalog:
         """All Organizations."""
         return tuple(self._organizations.values())
 
-    def tenants(self) -> Collection[Tenant]:
+    def tenants(self) -> Collection[KnownTenant]:
         """All Tenants."""
         return self.memory.readable()
 
-    def tenants_of(self, organization: str) -> tuple[Tenant, ...]:
+    def tenants_of(self, organization: str) -> Sequence[KnownTenant]:
         """Every Tenant of the organisation."""
-        return tuple(self.memory.of_organization(organization))
+        return self.memory.of_organization(organization)
 
-    def tenants_with_slug(self, slug: str) -> tuple[Tenant, ...]:
+    def tenants_with_slug(self, slug: str) -> Sequence[KnownTenant]:
         """Every Tenant of that slug."""
-        return tuple(self.memory.with_slug(slug))
+        return self.memory.with_slug(slug)
 
     def tenants_in(self, namespace: str) -> int:
         """How many Tenants are known in a namespace."""

@@ -18,7 +18,7 @@ from .listener import Listener
 
 _log = logging.getLogger(__name__)
 
-_PAGE: Final = 500
+_PAGE: Final = 100
 _WATCH_SECONDS: Final = 300
 """How long a watch is asked for; then it is made anew where it was."""
 _SILENCE_SECONDS: Final = 70.0

@@ -12,7 +12,7 @@ from tenant_operator.api.plan import Plan
 from tenant_operator.api.resource import Resource
 
 from .client import KubernetesClient
-from .listing import list_objects
+from .listing import listed
 
 _ROOT: Final = f"/apis/{API_VERSION}"
 
@@ -36,7 +36,7 @@ class KubernetesOffers:
     async def organizations(self) -> list[Organization]:
         """Every Organization."""
         found = []
-        for item in await list_objects(self._client, Organization.definition.plural):
+        async for item in listed(self._client, Organization.definition.plural):
             with suppress(ValidationError):
                 found.append(Organization.model_validate(item))
         return found

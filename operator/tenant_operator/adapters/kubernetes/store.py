@@ -20,7 +20,7 @@ from tenant_operator.saga.errors import Rejected, Stale
 
 from .client import JSON, MERGE_PATCH, METADATA_LIST, Answer, KubernetesClient
 from .errors import bounded, unreadable
-from .listing import list_objects
+from .listing import listed
 
 _log = get_logger(__name__)
 
@@ -45,7 +45,7 @@ class KubernetesTenantStore:
     async def list(self, namespace: str | None = None) -> list[Tenant]:
         """The Tenants of a namespace, or of all, read in pages. One that cannot be read is logged and left out."""
         tenants: list[Tenant] = []
-        for item in await list_objects(self._client, _PLURAL, namespace=namespace, page_size=self._page_size):
+        async for item in listed(self._client, _PLURAL, namespace=namespace, page_size=self._page_size):
             try:
                 tenants.append(_TENANT.validate_python(item))
             except ValidationError as error:
