@@ -8,12 +8,15 @@ import asyncio
 import json
 import os
 import signal
+import ssl
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from http import HTTPStatus
 from typing import Any, Final
 
-import httpx
+import aiohttp
+import uvloop
 
 from bench import measure, work
 from bench.report import Crowd
@@ -29,6 +32,7 @@ from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.options import Options
 
 _CONTROLLERS: Final = ("kube-controller-manager", "kube-scheduler", "kwok")
+_CONNECTIONS: Final = 32
 _REST_SECONDS: Final = 60.0
 _PATIENCE_SECONDS: Final = 600.0
 _COLLECTIONS: Final = {
@@ -58,7 +62,7 @@ class Stage:
         self._cluster.end("operator")
         platform.remove_webhook(self._environment)
         with _stopped([self._cluster.pids[name] for name in _CONTROLLERS]):
-            asyncio.run(self._store(size, model))
+            uvloop.run(self._store(size, model))
             begin = time.monotonic()
             platform.start_operator(self._cluster, self._environment, settings)
             ready = time.monotonic() - begin
@@ -92,24 +96,21 @@ class Stage:
         ours = [line for line in found if 'group="intelliauth.io"' in line and 'subresource="status"' in line]
         return sum(int(float(line.rpartition(" ")[2])) for line in ours)
 
-    def _client(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(
-            base_url=self._server,
-            verify=str(platform.client_authority(self._environment)),
+    def _session(self) -> aiohttp.ClientSession:
+        trusted = ssl.create_default_context(cafile=str(platform.client_authority(self._environment)))
+        return aiohttp.ClientSession(
+            self._server,
+            connector=aiohttp.TCPConnector(limit=_CONNECTIONS, ssl=trusted),
             headers={"Authorization": f"Bearer {self._token}"},
-            limits=httpx.Limits(max_connections=32),
-            timeout=120.0,
         )
 
     async def _store(self, size: int, model: str) -> None:
-        async with self._client() as client:
-            stored = (await client.get(f"{_TENANTS}/{model}")).raise_for_status().json()
-            plans = await client.get(f"/apis/intelliauth.io/v1alpha1/plans/{work.PLAN}")
-            plan = Plan.model_validate(plans.raise_for_status().json())
-            original = Tenant.model_validate(stored)
+        async with self._session() as client:
+            plan = Plan.model_validate(await _ask(client, "GET", f"/apis/intelliauth.io/v1alpha1/plans/{work.PLAN}"))
+            original = Tenant.model_validate(await _ask(client, "GET", f"{_TENANTS}/{model}"))
             if original.status.workloads_hash != self._digest(_names(original), plan):
                 raise RuntimeError("the operator has other settings than the benchmark thinks: it would begin rollouts")
-            turns = asyncio.Semaphore(32)
+            turns = asyncio.Semaphore(_CONNECTIONS)
 
             async def one(number: int) -> None:
                 async with turns:
@@ -117,9 +118,9 @@ class Stage:
 
             await asyncio.gather(*(one(number) for number in range(size)))
 
-    async def _store_one(self, client: httpx.AsyncClient, name: str, model: Tenant, plan: Plan) -> None:
-        made = await client.post(_TENANTS, json=_manifest(name, model))
-        tenant = Tenant.model_validate(made.raise_for_status().json())
+    async def _store_one(self, client: aiohttp.ClientSession, name: str, model: Tenant, plan: Plan) -> None:
+        made = await _ask(client, "POST", _TENANTS, _manifest(name, model))
+        tenant = Tenant.model_validate(made)
         names, old = _names(tenant), model.metadata.uid
         text = json.dumps(model.to_wire()["status"])
         for this, that in (
@@ -129,8 +130,7 @@ class Stage:
         ):
             text = text.replace(this, that)
         status = {**json.loads(text), "workloadsHash": self._digest(names, plan), "outbox": []}
-        body = {**made.json(), "status": status}
-        (await client.put(f"{_TENANTS}/{name}/status", json=body)).raise_for_status()
+        await _ask(client, "PUT", f"{_TENANTS}/{name}/status", {**made, "status": status})
         tenant = tenant.model_copy(update={"status": tenant.status.model_validate(status)})
         whole = contents(names, plan, _options(), self._endpoint)
         namespace, *bounds = whole.namespace
@@ -143,20 +143,20 @@ class Stage:
             *bounds,
         ):
             path = _COLLECTIONS[each["kind"]].format(names.namespace)
-            (await client.post(path, json=each, params={"fieldManager": "tenant-operator"})).raise_for_status()
+            await _ask(client, "POST", f"{path}?fieldManager=tenant-operator", each)
 
     async def _one_more(self) -> float:
         """Have one more made; this program is all controllers that it needs."""
         name, begin = "one-more", time.monotonic()
-        async with self._client() as client:
-            made = await client.post(_TENANTS, json=work.manifest(name))
-            namespace = _names(Tenant.model_validate(made.raise_for_status().json())).namespace
+        async with self._session() as client:
+            made = await _ask(client, "POST", _TENANTS, work.manifest(name))
+            namespace = _names(Tenant.model_validate(made)).namespace
             deployments = _COLLECTIONS["Deployment"].format(namespace)
             while time.monotonic() - begin < _PATIENCE_SECONDS:
-                for each in (await client.get(deployments)).json()["items"]:
+                for each in (await _ask(client, "GET", deployments))["items"]:
                     if not each.get("status", {}).get("availableReplicas"):
                         await _complete(client, f"{deployments}/{each['metadata']['name']}/status", each)
-                found = Tenant.model_validate((await client.get(f"{_TENANTS}/{name}")).json())
+                found = Tenant.model_validate(await _ask(client, "GET", f"{_TENANTS}/{name}"))
                 if any((each.type, each.status) == ("Ready", "True") for each in found.status.conditions):
                     return time.monotonic() - begin
                 await asyncio.sleep(0.1)
@@ -187,12 +187,21 @@ def _manifest(name: str, model: Tenant) -> Manifest:
     return {**made, "metadata": {**made["metadata"], "finalizers": list(model.metadata.finalizers)}}
 
 
-async def _complete(client: httpx.AsyncClient, path: str, deployment: Manifest) -> None:
+async def _complete(client: aiohttp.ClientSession, path: str, deployment: Manifest) -> None:
     number, generation = deployment["spec"]["replicas"], deployment["metadata"]["generation"]
     counts = dict.fromkeys(("replicas", "updatedReplicas", "readyReplicas", "availableReplicas"), number)
     conditions = [{"type": "Available", "status": "True", "reason": "Stopped", "message": "the bench says so"}]
     status = {"observedGeneration": generation, **counts, "conditions": conditions}
-    await client.patch(path, json={"status": status}, headers={"Content-Type": "application/merge-patch+json"})
+    await _ask(client, "PATCH", path, {"status": status})
+
+
+async def _ask(client: aiohttp.ClientSession, method: str, path: str, body: Manifest | None = None) -> Any:
+    kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
+    content = None if body is None else json.dumps(body)
+    async with client.request(method, path, data=content, headers={"Content-Type": kind}) as answer:
+        if answer.status >= HTTPStatus.BAD_REQUEST:
+            raise RuntimeError(f"{method} {path}: {answer.status} {await answer.text()}")
+        return await answer.json()
 
 
 @contextmanager

@@ -3,10 +3,13 @@
 import pytest
 
 from tenant_operator.api.tenant import Tenant
-from tenant_operator.ports import TenantKey
+from tenant_operator.ports import TenantKey, key_of
 from tenant_operator.saga.sight import Kept
+from tenant_operator.tenants.journal import saga_of
+from tenant_operator.tenants.lifecycle import asks_for_nothing, demand
 from tenant_operator.tenants.memory import TenantMemory
 from tests.unit.saga_tenant import tenant
+from tests.unit.tenant_states import tenant_states
 
 MINE = TenantKey("cymmetri", "banking")
 FORMER = "uid-of-a-former-life"
@@ -94,3 +97,53 @@ def test_a_tenant_is_found_by_the_identity_that_it_has_adopted_as_long_as_it_has
     memory.adopt(adopter, FORMER)
     memory.forget(MINE, "one")
     assert memory.key_of_identity(FORMER) is None
+
+
+@pytest.mark.parametrize("state", tenant_states())
+def test_a_tenant_at_rest_is_remembered_as_it_was(state: str) -> None:
+    manifest = tenant_states()[state]
+    resting = Tenant.model_validate(manifest)
+    memory, told = TenantMemory(), []
+    memory.observe(resting)
+    memory.on_change = lambda before, after: told.append((before, after))
+    memory.rest(resting)
+    key = key_of(resting)
+    assert memory.get(key) == resting
+    assert memory.get(key) is not resting, "packed"
+    known = memory.known(key)
+    assert known is not None
+    surface = ("state", "attempt", "organization_slug")
+    assert [getattr(known.status, name) for name in surface] == [getattr(resting.status, name) for name in surface]
+    assert (known.metadata, known.spec, known.slug) == (resting.metadata, resting.spec, resting.slug)
+    assert bool(known.status.allocations) is bool(resting.status.allocations)
+    assert [*memory.of_organization(resting.spec.organization), *memory.with_slug(resting.slug)] == [known, known]
+    assert list(memory.at_work()) == []
+    assert told == [], "nobody's numbers have changed"
+
+
+def test_whatever_changes_about_a_tenant_at_rest_is_whole_again() -> None:
+    memory, resting = TenantMemory(), versions(9)
+    memory.observe(resting)
+    memory.rest(resting)
+    assert not memory.observe(versions(9)), "an echo"
+    assert list(memory.at_work()) == []
+    changed = versions(10)
+    assert memory.observe(changed)
+    assert list(memory.at_work()) == [changed]
+    memory.rest(resting)
+    assert memory.get(MINE) is changed, "that one is at work"
+
+
+@pytest.mark.parametrize("state", tenant_states())
+def test_whoever_asks_for_nothing_has_nothing_to_demand(state: str) -> None:
+    """Else a saga would never begin: its journal is not even read."""
+    quiet = Tenant.model_validate(tenant_states()[state])
+    if asks_for_nothing(quiet):
+        saga = saga_of(quiet)
+        assert demand(quiet, saga, str, held=False) == []
+        assert saga.run is not None
+        assert saga.run.finished
+    elif state.partition("-")[0] in ("active", "suspended"):
+        saga = saga_of(quiet)
+        is_at_work = saga.run is not None and not saga.run.finished
+        assert is_at_work or demand(quiet, saga, str, held=False), "thousands of serving tenants cost nothing"
