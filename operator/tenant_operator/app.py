@@ -9,8 +9,8 @@ from signal import SIGINT, SIGTERM
 from typing import Any, Final
 from uuid import uuid4
 
+import aiohttp
 import httpx
-import kopf
 from ulid import ULID
 
 from tenant_operator import handlers
@@ -109,8 +109,8 @@ async def serve(settings: Settings) -> None:
             await patiently(replica.learn)
             return None if tls is None else webhook_server(settings, tls, name, kubernetes, outside)
 
-        def login() -> kopf.AiohttpSession:
-            return kopf.AiohttpSession(server=kubernetes.server, aiohttp_session=kubernetes.session(watches.observe))
+        def session() -> aiohttp.ClientSession:
+            return kubernetes.session(watches.observe)
 
         try:
             webhooks = await unless(told_to_end, begin())
@@ -119,15 +119,13 @@ async def serve(settings: Settings) -> None:
         _log.info("working as %s", worker.id)
         begun.append(lambda: Need("watches", watches.fault()))
         # The webhooks are the last that ends.
-        async with webhooks or nullcontext(), handlers.watching(own, login) as watched:
+        async with webhooks or nullcontext(), handlers.watching(own, kubernetes.server, session) as watched:
             # In place of kopf's own: told to end, it lets the sagas go on for 5 s and then cancels whatever there is.
             _end_on_signals(told_to_end)
             beside: dict[str, Coroutine[Any, Any, object]] = {
                 "look at what is needed": needs.keep_looking(resync_seconds),
                 "watches": watched,
-                "watches of what tenants are made of": watch_all(
-                    kubernetes.session(watches.observe), kubernetes.server, children
-                ),
+                "watches of what tenants are made of": watch_all(session(), kubernetes.server, children),
             }
             if webhooks is not None:
                 begun.append(lambda: Need("webhooks", "" if webhooks.is_listening else "not listening"))

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from contextlib import asynccontextmanager
 from typing import Any
 
+import aiohttp
 import kopf
 
 from tenant_operator.adapters.kubernetes.listener import Hear, Listener
@@ -13,14 +14,18 @@ from tenant_operator.adapters.kubernetes.listener import Hear, Listener
 
 @asynccontextmanager
 async def watching(
-    heard: Iterable[Listener], login: Callable[[], kopf.AiohttpSession]
+    heard: Iterable[Listener], server: str, session: Callable[[], aiohttp.ClientSession]
 ) -> AsyncIterator[Coroutine[Any, Any, object]]:
-    """Watch, by sessions that `login` makes, a new one each time. Yields what is over once a part of kopf is; raises
-    what it failed with. kopf's graceful end takes 5 s for every task of the process and cancels what is left: so it is
-    not told to end before everything else is at rest."""
+    """Watch the API server at `server`, by sessions that `session` makes, a new one each time. Yields what is over once
+    a part of kopf is; raises what it failed with. kopf's graceful end takes 5 s for every task of the process and
+    cancels what is left: so it is not told to end before everything else is at rest."""
     ours, at_rest = asyncio.all_tasks(), asyncio.Event()
     parts = await kopf.spawn_tasks(
-        registry=_registry(heard, login), settings=_settings(), standalone=True, clusterwide=True, stop_flag=at_rest
+        registry=_registry(heard, server, session),
+        settings=_settings(),
+        standalone=True,
+        clusterwide=True,
+        stop_flag=at_rest,
     )
     try:
         yield asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
@@ -29,13 +34,15 @@ async def watching(
         await kopf.run_tasks(parts, ignored=ours)
 
 
-def _registry(heard: Iterable[Listener], login: Callable[[], kopf.AiohttpSession]) -> kopf.OperatorRegistry:
+def _registry(
+    heard: Iterable[Listener], server: str, session: Callable[[], aiohttp.ClientSession]
+) -> kopf.OperatorRegistry:
     """In a registry of its own: nothing is registered by importing a module."""
     handlers = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=handlers)
-    async def session(**_: Any) -> kopf.AiohttpSession:
-        return login()
+    async def login(**_: Any) -> kopf.AiohttpSession:
+        return kopf.AiohttpSession(server=server, aiohttp_session=session())
 
     for listener in heard:
         kopf.on.event(

@@ -1,11 +1,18 @@
 """What a replica hears: each report of a watch goes into memory, and wakes whom it concerns. Nothing here waits."""
 
-from typing import Any, Final
+from typing import Any
 
 from tenant_operator.adapters.kubernetes.catalog import WatchedCatalog
 from tenant_operator.adapters.kubernetes.listener import Listener
 from tenant_operator.api.known_tenant import KnownTenant
-from tenant_operator.api.names import ANNOTATION_ACTION, API_VERSION, FIELD_MANAGER, LABEL_MANAGED_BY, LABEL_TENANT_UID
+from tenant_operator.api.names import (
+    ANNOTATION_ACTION,
+    API_VERSION,
+    FIELD_MANAGER,
+    LABEL_MANAGED_BY,
+    LABEL_TENANT_UID,
+    WatchEvent,
+)
 from tenant_operator.catalog.platform_watch import PlatformWatch
 from tenant_operator.ports import TenantKey, key_of
 from tenant_operator.provisioning.objects import is_going
@@ -17,8 +24,6 @@ from tenant_operator.tenants.reconciler import Reconciler
 from tenant_operator.tenants.standing import standing_of
 from tenant_operator.tenants.steps import TenantSteps
 from tenant_operator.tenants.upkeep import Upkeep
-
-_DELETED: Final = "DELETED"
 
 
 class Inbox:
@@ -50,7 +55,7 @@ class Inbox:
         """A Tenant was listed, added, modified or deleted."""
         metadata = body["metadata"]
         key = TenantKey(metadata["namespace"], metadata["name"])
-        if event == _DELETED:
+        if event == WatchEvent.DELETED:
             self._reconciler.forget(key, metadata["uid"])
             self._queue.wake(key)  # a run in hand has to learn of it
             return
@@ -98,7 +103,7 @@ class Inbox:
 
     def part_changed(self, event: str | None, body: dict[str, Any]) -> None:
         """Something that no saga waits for changed: it matters only if it has to be put right."""
-        if event == _DELETED:
+        if event == WatchEvent.DELETED:
             self.child_changed(event, body)
 
     def server_is_back(self) -> None:

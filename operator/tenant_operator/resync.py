@@ -6,6 +6,7 @@ from collections.abc import AsyncIterable, Callable, Collection, Iterable
 from typing import Any, Protocol
 
 from tenant_operator.api.meta import ObjectMeta
+from tenant_operator.api.names import WatchEvent
 from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan
 from tenant_operator.api.resource import Resource
@@ -85,4 +86,4 @@ class Resync:
             if tell_all:
                 changed(None, body)
         for uid, (namespace, name) in missing.items():
-            changed("DELETED", {"metadata": {"namespace": namespace, "name": name, "uid": uid}})
+            changed(WatchEvent.DELETED, {"metadata": {"namespace": namespace, "name": name, "uid": uid}})

@@ -33,13 +33,6 @@ def module_world(
         yield world
 
 
-@pytest.fixture
-def gate(world: World) -> GatedWorld:
-    """The module's world, which knows who asks."""
-    assert isinstance(world, GatedWorld)
-    return world
-
-
 def swell(gate: GatedWorld, name: str, user: str, kind: str, last_step: int = LAST_STEP) -> int:
     """Add labels, or annotations, until the API server takes no more; the size of the Tenant then, in bytes."""
     step, number = FIRST_STEP, 0

@@ -42,13 +42,6 @@ def module_world(
 
 
 @pytest.fixture
-def gate(world: World) -> GatedWorld:
-    """The module's world, behind whose webhooks the API server asks."""
-    assert isinstance(world, GatedWorld)
-    return world
-
-
-@pytest.fixture
 def operator(gate: GatedWorld) -> OperatorProcess:
     assert isinstance(gate.operator, OperatorProcess)
     return gate.operator

@@ -9,6 +9,7 @@ from devcluster import platform as installed
 from tests.e2e import catalog, cluster_source, operator_pod
 from tests.e2e.feed import TenantFeed
 from tests.e2e.operator_process import RUN
+from tests.e2e.webhook import GatedWorld
 from tests.e2e.world import World
 
 
@@ -78,3 +79,10 @@ def world(module_world: World) -> Iterator[World]:
     """The module's world; what a test has applied is gone after it."""
     yield module_world
     module_world.clean_up()
+
+
+@pytest.fixture
+def gate(world: World) -> GatedWorld:
+    """The module's world, whose webhooks know who asks."""
+    assert isinstance(world, GatedWorld)
+    return world

@@ -40,13 +40,6 @@ def module_world(
         yield world
 
 
-@pytest.fixture
-def gate(world: World) -> GatedWorld:
-    """The module's world, which knows who asks."""
-    assert isinstance(world, GatedWorld)
-    return world
-
-
 def create(gate: GatedWorld, tenant: Object, *options: str) -> tuple[int, str, str]:
     answer = gate.ask_as(OWNER, "create", "--filename=-", *options, stdin=json.dumps(tenant))
     return answer.code, answer.out, answer.err

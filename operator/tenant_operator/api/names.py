@@ -54,6 +54,14 @@ EMAIL_PATTERN: Final = (
 DNS_LABEL_MAX_LENGTH: Final = 63
 
 
+class WatchEvent(StrEnum):
+    """What a watch reports of an object, in the API server's words."""
+
+    ADDED = "ADDED"
+    MODIFIED = "MODIFIED"
+    DELETED = "DELETED"
+
+
 class Action(StrEnum):
     """A one-shot request, the value of the action annotation."""
 

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from tenant_operator.api.known_tenant import KnownTenant
-from tenant_operator.api.names import TENANT_NAMESPACE_PREFIX
+from tenant_operator.api.names import TENANT_NAMESPACE_PREFIX, WatchEvent
 from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan
 from tenant_operator.catalog.platform_reconciler import PlatformCatalog, PlatformKey
@@ -19,9 +19,6 @@ DRIFT_SECONDS: Final = 0.5
 """So long after a change of a RoleBinding it is looked at: an own change has been heard of completely by then."""
 
 _CONCURRENCY: Final = 4
-_ADDED: Final = "ADDED"
-_DELETED: Final = "DELETED"
-_MODIFIED: Final = "MODIFIED"
 
 
 def counted_by(before: KnownTenant | None, after: KnownTenant | None) -> set[PlatformKey]:
@@ -66,7 +63,7 @@ class PlatformWatch:
         name = body["metadata"]["name"]
         self._changed(PlatformKey(Organization, name), event, body)
         changed = self._catalog.organization(name)
-        if changed is None or _is_judged(body) or event not in (_ADDED, _MODIFIED):
+        if changed is None or _is_judged(body) or event not in (WatchEvent.ADDED, WatchEvent.MODIFIED):
             return
         # Of two that cannot stand beside each other the later one is at fault, and that may be the one known before.
         for other in self._catalog.organizations():
@@ -77,7 +74,7 @@ class PlatformWatch:
         """A Plan was listed, added, modified or deleted; the catalogue knows."""
         name = body["metadata"]["name"]
         self._changed(PlatformKey(Plan, name), event, body)
-        if event != _MODIFIED:
+        if event != WatchEvent.MODIFIED:
             for organization in self._catalog.organizations():
                 if name in organization.spec.plans:
                     self._wake_after(_key_of(organization), COALESCING_SECONDS)
@@ -101,7 +98,7 @@ class PlatformWatch:
             self._concerns(name)
 
     def _changed(self, key: PlatformKey, event: str | None, body: Mapping[str, Any]) -> None:
-        if event == _DELETED:
+        if event == WatchEvent.DELETED:
             return
         if not _is_judged(body):
             self._wake_after(key, 0)

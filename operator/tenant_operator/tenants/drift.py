@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from tenant_operator.api.names import FIELD_MANAGER
+from tenant_operator.api.names import FIELD_MANAGER, WatchEvent
 
 _ANOTHER: Final = "another hand"
 
@@ -21,7 +21,7 @@ class DriftWatch:
         """Whether the watch event tells of a deletion, or of a change of the spec by someone else."""
         metadata = body["metadata"]
         uid, generation = str(metadata["uid"]), int(metadata.get("generation") or 0)
-        if event == "DELETED":
+        if event == WatchEvent.DELETED:
             self._generations.pop(uid, None)
             return True
         known = self._generations.get(uid)

@@ -1,12 +1,13 @@
 """What the platform offers and who holds what, in memory: watches write it, activities and admission read it."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from structlog import get_logger
 
 from tenant_operator.api.known_tenant import KnownTenant
+from tenant_operator.api.names import WatchEvent
 from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan
 from tenant_operator.api.resource import Resource
@@ -18,7 +19,6 @@ from .errors import unreadable
 
 _log = get_logger(__name__)
 
-_DELETED: Final = "DELETED"
 
 AnyResource = TypeVar("AnyResource", bound=Resource)
 
@@ -98,9 +98,9 @@ class WatchedCatalog:
         known: dict[str, AnyResource], model: type[AnyResource], event: str | None, body: Mapping[str, Any]
     ) -> None:
         name = body["metadata"]["name"]
-        if event == _DELETED and _is_of_a_namesake(known.get(name), body):
+        if event == WatchEvent.DELETED and _is_of_a_namesake(known.get(name), body):
             return
-        resource = None if event == _DELETED else _parsed(model, body)
+        resource = None if event == WatchEvent.DELETED else _parsed(model, body)
         if resource is None:
             known.pop(name, None)
         else:
