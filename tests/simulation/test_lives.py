@@ -3,11 +3,13 @@ should. What breaks it is shrunk to the few things that have to happen."""
 
 import asyncio
 from datetime import timedelta
+from functools import partial
+from itertools import cycle
 from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from hypothesis.strategies import booleans, integers, sampled_from
+from hypothesis.strategies import booleans, integers, lists, sampled_from
 
 from tenant_operator.api.states import TenantState
 from tenant_operator.saga.errors import Outage, Rejected, Unavailable
@@ -81,11 +83,15 @@ class Lives(RuleBasedStateMachine):
 
         self._runner.run(story())
 
-    def _do(self, deed: Any, *arguments: Any, **options: Any) -> None:
+    def _do(self, deed: Any, *arguments: Any) -> None:
         async def story() -> None:
-            deed(*arguments, **options)
+            deed(*arguments)
 
         self._runner.run(story())
+
+    def _to_the_tenant(self, deed: Any, **changes: Any) -> None:
+        """Done if it is still there when its turn comes."""
+        self._do(lambda: deed(KEY, **changes) if self._is_there else None)
 
     @property
     def _is_there(self) -> bool:
@@ -117,12 +123,12 @@ class Lives(RuleBasedStateMachine):
     @precondition(lambda self: self._is_there)
     @rule(action=sampled_from(("cancel", "retry", "reset", "nonsense")))
     def somebody_asks(self, action: str) -> None:
-        self._do(self._world.store.annotate, KEY, action=action)
+        self._to_the_tenant(self._world.store.annotate, action=action)
 
     @precondition(lambda self: self._is_there)
     @rule(state=sampled_from(("Active", "Suspended", "Decommissioned")))
     def somebody_wants(self, state: str) -> None:
-        self._do(self._world.store.patch_spec, KEY, desiredState=state)
+        self._to_the_tenant(self._world.store.patch_spec, desiredState=state)
 
     @precondition(lambda self: self._is_there)
     @rule()
@@ -146,6 +152,10 @@ class Lives(RuleBasedStateMachine):
     def a_server_comes_back(self, server: str) -> None:
         self._world.away.discard(server)
 
+    @rule(lags=lists(sampled_from((0.0, 0.0, 0.2, 3.0)), min_size=1, max_size=3))
+    def the_watches_lag(self, lags: list[float]) -> None:
+        self._world.lag = partial(next, cycle(lags))
+
     @rule(wrong=sampled_from((-3600, -31, 0, 45, 86400)))
     def the_clock_is_set(self, wrong: int) -> None:
         if self._life is not None:
@@ -165,6 +175,7 @@ class Lives(RuleBasedStateMachine):
         """Whatever was in the way is over."""
         world = self._world
         world.fault, world.cluster.rollout = no_fault, healthy
+        world.lag = float
         world.away.clear()
         world.offer(PLAN)
         if self._life is not None:

@@ -43,6 +43,10 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._jumping.passed
 
+    def call_at(self, when: float, *arguments: Any, **options: Any) -> asyncio.TimerHandle:  # type: ignore[override]
+        # A date that rounding has left between now and the next instant would come at once, again and again.
+        return super().call_at(max(when, self.time() + _TICK), *arguments, **options)
+
 
 class VirtualClock:
     """`ports.Clock` on the time of the running loop. Its wall clock is wrong by `error`, which a test may change at any

@@ -13,6 +13,7 @@ from typing import Any
 
 from tenant_operator.adapters.circuit import Circuit, SparingMailer
 from tenant_operator.adapters.kubernetes.catalog import WatchedCatalog
+from tenant_operator.adapters.kubernetes.listener import Hear
 from tenant_operator.api.names import LABEL_TENANT_UID, ActivityName
 from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan, Workload
@@ -113,6 +114,8 @@ class World:
     """The API server's."""
     error: Callable[[], timedelta] = timedelta
     """By how much the clock of the next life of the operator is wrong."""
+    lag: Callable[[], float] = float
+    """Seconds until a watch tells of the next change: where it is drawn anew each time, changes come in any order."""
     away: set[str] = field(default_factory=set)
     """What is out of service: "database", "mail"."""
     knocks: Counter[str] = field(default_factory=Counter)
@@ -286,7 +289,7 @@ class Life:
         )
         self.inbox, self.queue, self.requests, self.courier = parts.inbox, parts.queue, parts.requests, parts.courier
         database.on_closed = post.on_closed = self.inbox.server_is_back
-        self._memory = parts.memory
+        self._last: dict[TenantKey, dict[str, Any]] = {}
         world.life = self
         asyncio.get_running_loop().set_exception_handler(_report_all_but_crashes)
         for body in world.platform.bodies(Plan):
@@ -305,17 +308,26 @@ class Life:
 
     def _changed(self, key: TenantKey) -> None:
         """What the watch of Tenants would report."""
-        body, known = self.world.store.body(key), self._memory.get(key)
-        if body is not None and self._hears:
-            self.inbox.tenant_changed("MODIFIED", body)
-        elif known is not None and self._hears:
-            self.inbox.tenant_changed("DELETED", known.to_wire())
+        body, last = self.world.store.body(key), self._last.get(key)
+        if body is not None:
+            self._last[key] = body
+            self._tell(self.inbox.tenant_changed, "MODIFIED", body)
+        elif last is not None:
+            self._tell(self.inbox.tenant_changed, "DELETED", last)
 
     def _offer_changed(self, event: str, body: dict[str, Any]) -> None:
         """What the watches of Plans and Organizations would report."""
-        if self._hears:
-            hear = self.inbox.plan_changed if body["kind"] == "Plan" else self.inbox.organization_changed
-            hear(event, body)
+        self._tell(self.inbox.plan_changed if body["kind"] == "Plan" else self.inbox.organization_changed, event, body)
+
+    def _tell(self, hear: Hear, event: str, body: dict[str, Any]) -> None:
+        def tell() -> None:
+            if self._hears:
+                hear(event, body)
+
+        if lag := self.world.lag():
+            asyncio.get_running_loop().call_later(lag, tell)
+        else:
+            tell()
 
     def drifted(self, kind: str, name: str) -> None:
         """Somebody else deletes an object in the tenant's namespace, as its watch would report it."""
