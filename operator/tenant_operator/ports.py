@@ -26,7 +26,8 @@ from typing import Any, Protocol
 from tenant_operator.api.known_tenant import KnownTenant
 from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan
-from tenant_operator.api.tenant import OutboxEvent, Tenant
+from tenant_operator.api.tenant import Tenant
+from tenant_operator.api.tenant_status import OutboxEvent
 from tenant_operator.saga.errors import Rejected
 
 Manifest = dict[str, Any]

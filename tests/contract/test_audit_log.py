@@ -19,7 +19,7 @@ import pytest
 from ulid import ULID
 
 from tenant_operator.adapters.jsonl_audit import JsonLinesAudit
-from tenant_operator.api.tenant import OutboxEvent
+from tenant_operator.api.tenant_status import OutboxEvent
 from tenant_operator.ports import AuditLog
 from tenant_operator.saga.errors import Unavailable
 from tests.fakes.audit import FakeAudit
@@ -272,7 +272,7 @@ WRITER = """
 import asyncio, json, random, sys
 from pathlib import Path
 from tenant_operator.adapters.jsonl_audit import JsonLinesAudit
-from tenant_operator.api.tenant import OutboxEvent
+from tenant_operator.api.tenant_status import OutboxEvent
 
 async def main(path, outboxes, seed):
     log, chance = JsonLinesAudit(path), random.Random(seed)

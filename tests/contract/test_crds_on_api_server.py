@@ -15,7 +15,8 @@ from tenant_operator.api.fields import MESSAGE_MAX_LENGTH
 from tenant_operator.api.meta import ConditionStatus
 from tenant_operator.api.plan import Plan
 from tenant_operator.api.states import AllocationState, TenantState
-from tenant_operator.api.tenant import Allocation, OutboxEvent, Tenant, TenantStatus
+from tenant_operator.api.tenant import Tenant
+from tenant_operator.api.tenant_status import Allocation, OutboxEvent, TenantStatus
 
 ROOT = Path(__file__).parents[2]
 NAMESPACE = "cymmetri"

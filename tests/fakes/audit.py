@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tenant_operator.api.tenant import OutboxEvent
+from tenant_operator.api.tenant_status import OutboxEvent
 from tenant_operator.saga.errors import Unavailable
 from tests.fakes.hooks import Hook, nothing_happens
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tenant_operator.api.states import TenantState
-from tenant_operator.api.tenant import OutboxEvent, Tenant
+from tenant_operator.api.tenant import Tenant
+from tenant_operator.api.tenant_status import OutboxEvent
 from tenant_operator.provisioning.naming import Names
 from tenant_operator.saga import decide, evolve
 from tenant_operator.saga.activity import Step

@@ -18,7 +18,8 @@ from tenant_operator.api.names import LABEL_TENANT_UID, ActivityName
 from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan, Workload
 from tenant_operator.api.states import TenantState
-from tenant_operator.api.tenant import OutboxEvent, Tenant
+from tenant_operator.api.tenant import Tenant
+from tenant_operator.api.tenant_status import OutboxEvent
 from tenant_operator.ports import Clock, Mailer, ObjectRef, TenantKey
 from tenant_operator.provisioning.activity import Activity, Context, Ports
 from tenant_operator.provisioning.objects import ref_of

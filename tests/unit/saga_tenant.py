@@ -6,7 +6,8 @@ from typing import Any
 
 from tenant_operator.api.names import ANNOTATION_ACTION, ANNOTATION_REQUESTED_BY
 from tenant_operator.api.states import DesiredState
-from tenant_operator.api.tenant import Tenant, TenantStatus
+from tenant_operator.api.tenant import Tenant
+from tenant_operator.api.tenant_status import TenantStatus
 from tenant_operator.provisioning.naming import Names
 
 UID = "7f0c8c2e-0000-4000-8000-000000000001"

@@ -15,15 +15,8 @@ from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan, PlanSpec
 from tenant_operator.api.resource import Resource
 from tenant_operator.api.states import DesiredState, TenantState
-from tenant_operator.api.tenant import (
-    ERROR_LOG_LENGTH,
-    FailedTry,
-    OutboxEvent,
-    Tenant,
-    TenantSpec,
-    TenantStatus,
-    TimelineEntry,
-)
+from tenant_operator.api.tenant import Tenant, TenantSpec
+from tenant_operator.api.tenant_status import ERROR_LOG_LENGTH, FailedTry, OutboxEvent, TenantStatus, TimelineEntry
 
 SAMPLES = Path(__file__).parents[2] / "manifests" / "samples"
 MODELS: dict[str, type[Resource]] = {"Organization": Organization, "Plan": Plan, "Tenant": Tenant}

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tenant_operator.api.names import ANNOTATION_ATTEMPT, ANNOTATION_RECORD, ANNOTATION_SERVED, LABEL_MANAGED_BY
-from tenant_operator.api.tenant import TenantStatus
+from tenant_operator.api.tenant_status import TenantStatus
 from tenant_operator.ports import Manifest
 from tenant_operator.provisioning.claims import claim_of, is_own, marked, says
 from tenant_operator.provisioning.manifests import claim

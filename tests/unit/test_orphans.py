@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 import pytest
 
 from tenant_operator.api.states import AllocationState
-from tenant_operator.api.tenant import Allocation, Tenant, TenantStatus
+from tenant_operator.api.tenant import Tenant
+from tenant_operator.api.tenant_status import Allocation, TenantStatus
 from tenant_operator.orphans import as_json, chosen, table
 from tenant_operator.ports import StoredItem
 from tenant_operator.provisioning.claims import marked

@@ -12,7 +12,8 @@ from tenant_operator.api.meta import ObjectMeta
 from tenant_operator.api.organization import Organization
 from tenant_operator.api.plan import Plan
 from tenant_operator.api.states import TenantState
-from tenant_operator.api.tenant import Tenant, TenantStatus
+from tenant_operator.api.tenant import Tenant
+from tenant_operator.api.tenant_status import TenantStatus
 from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.organization_rules import defects
 from tenant_operator.provisioning.rules import Violation, check_request, refusal

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tenant_operator.api.names import ActivityName
 from tenant_operator.api.states import RunReason
-from tenant_operator.api.tenant import OutboxEvent
+from tenant_operator.api.tenant_status import OutboxEvent
 from tenant_operator.saga.activity import RetryPolicy
 from tenant_operator.saga.errors import Rejected
 from tenant_operator.saga.facts import (

@@ -7,7 +7,8 @@ from itertools import pairwise
 
 import pytest
 
-from tenant_operator.api.tenant import OutboxEvent, Tenant
+from tenant_operator.api.tenant import Tenant
+from tenant_operator.api.tenant_status import OutboxEvent
 from tenant_operator.audit.courier import Courier
 from tenant_operator.ports import TenantKey
 from tenant_operator.replicas.alone import Alone

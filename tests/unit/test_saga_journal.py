@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tenant_operator.api.names import Action, ActivityName
 from tenant_operator.api.states import RunReason
-from tenant_operator.api.tenant import TenantStatus
+from tenant_operator.api.tenant_status import TenantStatus
 from tenant_operator.saga.facts import Fact
 from tenant_operator.saga.model import (
     Direction,

@@ -12,7 +12,8 @@ from tenant_operator.api.fields import MESSAGE_MAX_LENGTH
 from tenant_operator.api.meta import ConditionStatus
 from tenant_operator.api.names import Action, ActivityName
 from tenant_operator.api.states import DesiredState, RunReason, TenantState
-from tenant_operator.api.tenant import Tenant, TenantStatus
+from tenant_operator.api.tenant import Tenant
+from tenant_operator.api.tenant_status import TenantStatus
 from tenant_operator.saga.activity import RetryPolicy
 from tenant_operator.saga.decide import fold
 from tenant_operator.saga.errors import Rejected, Unavailable

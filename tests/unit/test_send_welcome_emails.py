@@ -10,7 +10,8 @@ from tenant_operator.adapters.clock import SystemClock
 from tenant_operator.api.meta import ObjectMeta
 from tenant_operator.api.organization import Organization, OrganizationSpec
 from tenant_operator.api.states import Direction, RunKind, RunReason
-from tenant_operator.api.tenant import Admin, Run, Tenant, TenantSpec, TenantStatus
+from tenant_operator.api.tenant import Admin, Tenant, TenantSpec
+from tenant_operator.api.tenant_status import Run, TenantStatus
 from tenant_operator.provisioning.activities.send_welcome_emails import SendWelcomeEmails
 from tenant_operator.provisioning.activity import Context, Ports
 from tenant_operator.provisioning.naming import Names

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from tenant_operator.api.names import ANNOTATION_REQUEST, Action
 from tenant_operator.api.states import DesiredState, TenantState
-from tenant_operator.api.tenant import Tenant, TenantStatus
+from tenant_operator.api.tenant import Tenant
+from tenant_operator.api.tenant_status import TenantStatus
 from tenant_operator.provisioning.options import Options
 from tenant_operator.provisioning.steps import provisioning_steps
 from tenant_operator.saga.activity import RetryPolicy, Step

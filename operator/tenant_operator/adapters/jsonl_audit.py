@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from tenant_operator.adapters.failure_cause import root_cause
-from tenant_operator.api.tenant import OutboxEvent
+from tenant_operator.api.tenant_status import OutboxEvent
 from tenant_operator.saga.errors import Unavailable
 
 _KEYS: Final = ("id", "type", "actor_id", "actor_email", "org_id", "tenant_id", "created_at", "data")

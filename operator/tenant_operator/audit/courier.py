@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
 
-from tenant_operator.api.tenant import OutboxEvent
+from tenant_operator.api.tenant_status import OutboxEvent
 from tenant_operator.ports import AuditLog, Replicas, TenantKey
 from tenant_operator.saga.errors import ActivityError
 

@@ -6,7 +6,8 @@ from typing import Any, assert_never
 
 from tenant_operator.api.names import ActivityName, PhaseName
 from tenant_operator.api.states import RunReason
-from tenant_operator.api.tenant import OutboxEvent, Tenant
+from tenant_operator.api.tenant import Tenant
+from tenant_operator.api.tenant_status import OutboxEvent
 from tenant_operator.provisioning.naming import Names
 from tenant_operator.saga.activity import Step
 from tenant_operator.saga.evolve import Worker, evolve

@@ -3,7 +3,7 @@
 from functools import lru_cache
 from typing import Any, Final
 
-from tenant_operator.api import tenant as api
+from tenant_operator.api import tenant_status as api
 from tenant_operator.api.same import Same
 from tenant_operator.api.states import (
     ActionOutcome,
@@ -14,6 +14,7 @@ from tenant_operator.api.states import (
     RunOutcome,
     RunReason,
 )
+from tenant_operator.api.tenant import Tenant
 from tenant_operator.saga import model as saga
 from tenant_operator.tenants.lifecycle import mended
 
@@ -21,7 +22,7 @@ _REMEMBERED: Final = 128
 """Journals that are remembered: those of twice as many tenants as are at work at once."""
 
 
-def saga_of(tenant: api.Tenant) -> saga.Saga:
+def saga_of(tenant: Tenant) -> saga.Saga:
     """The saga of the tenant, as far as its status can be believed."""
     if tenant.status.record_uid not in (None, tenant.metadata.uid):
         return saga.Saga()  # it came from the backup of another record: what is so is for the world to say

@@ -6,7 +6,7 @@ from typing import Final
 
 from tenant_operator.api.conditions import ConditionType, Reason, find_condition
 from tenant_operator.api.states import TenantState
-from tenant_operator.api.tenant import TenantStatus
+from tenant_operator.api.tenant_status import TenantStatus
 
 SERVING: Final = (TenantState.ACTIVE, TenantState.SUSPENDED)
 """The states of a tenant that is complete, its route open or closed."""

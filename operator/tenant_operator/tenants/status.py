@@ -16,7 +16,8 @@ from tenant_operator.api.conditions import (
 from tenant_operator.api.meta import ConditionStatus
 from tenant_operator.api.names import ActivityName
 from tenant_operator.api.states import DesiredState, TenantState
-from tenant_operator.api.tenant import OutboxEvent, Tenant, TenantStatus
+from tenant_operator.api.tenant import Tenant
+from tenant_operator.api.tenant_status import OutboxEvent, TenantStatus
 from tenant_operator.provisioning.naming import Names
 from tenant_operator.saga.activity import Step
 from tenant_operator.saga.decide import is_stalled

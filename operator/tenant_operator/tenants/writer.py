@@ -7,7 +7,8 @@ from datetime import datetime
 
 from tenant_operator.api.conditions import ConditionType, find_condition
 from tenant_operator.api.names import ActivityName
-from tenant_operator.api.tenant import OutboxEvent, Tenant
+from tenant_operator.api.tenant import Tenant
+from tenant_operator.api.tenant_status import OutboxEvent
 from tenant_operator.audit.courier import Courier
 from tenant_operator.ports import Clock, Notifier, TenantStore, key_of
 from tenant_operator.provisioning.contents import Activated, Deployed
