@@ -190,7 +190,8 @@ class ControlPlane:
         ]
         policy.write_text(json.dumps({"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": rules}))
         log = self._state / "logs" / "requests.jsonl"
-        return (f"--audit-policy-file={policy}", f"--audit-log-path={log}")
+        # Whoever reads it goes on from where it was: it must not begin anew.
+        return (f"--audit-policy-file={policy}", f"--audit-log-path={log}", "--audit-log-maxsize=100000")
 
     def _admission_configuration(self) -> Path:
         """What makes the API server show a client certificate to webhooks."""
