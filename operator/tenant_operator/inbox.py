@@ -98,7 +98,7 @@ class Inbox:
         is_drift = self._drift.is_drift(event, body)
         if is_drift and (whole := self._memory.get(key_of(tenant))) is not None:
             self._upkeep.drifted(whole, body.get("kind", ""), body["metadata"]["name"])
-        if is_drift or event is None or is_going(body) or _has_rolled_out(body):
+        if is_drift or is_going(body) or _has_rolled_out(body):
             self._queue.wake(key_of(tenant))
 
     def part_changed(self, event: str | None, body: dict[str, Any]) -> None:

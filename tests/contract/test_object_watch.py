@@ -152,9 +152,11 @@ class Server:
 async def heard_of(server: Server, *, then: int) -> Ear:
     """What is heard until so many requests have come."""
     ear = Ear()
+    # Where nothing is to be silent, the last watch is one that waits when it is told to end.
+    silence = 0.3 if any(b"" in pieces for _, pieces in server.answers) else 60.0
     async with listening(server.serve) as port, client_of(port) as client:
         session = client.session(Watches(["/api/v1/things"]).observe)
-        watch = ObjectWatch(session, client.server, Listener("v1", "Thing", "things", ear), silence=0.3)
+        watch = ObjectWatch(session, client.server, Listener("v1", "Thing", "things", ear), silence=silence)
         async with session, running(watch.run()):
             await becomes(lambda: len(server.asked) >= then)
     del server.asked[then:]  # whoever waits in vain asks again
@@ -178,6 +180,14 @@ async def test_a_watch_that_ends_goes_on_where_it_was_and_nothing_is_listed_agai
     ear = await heard_of(server, then=4)
     assert ear.of("a") == ["ADDED", "DELETED"]
     assert server.watched_from() == ["7", "20", "21"]
+
+
+async def test_a_server_that_ends_each_watch_at_once_is_not_asked_without_a_pause() -> None:
+    server = Server((200, [page(7)]), *[(200, [])] * 1000)
+    loop = asyncio.get_running_loop()
+    begin = loop.time()
+    await heard_of(server, then=4)
+    assert loop.time() - begin > 0.7, "a quarter of a second, then half a second at least"
 
 
 async def test_events_come_in_any_pieces() -> None:

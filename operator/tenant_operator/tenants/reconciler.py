@@ -111,7 +111,8 @@ class Reconciler:
         if tenant.status.outbox:
             # The courier wakes the key once the sink has more; if it never has, a record that waits to go says so.
             return _SOON if let_go(saga_of(tenant)) else None
-        if let_go(saga_of(tenant)) and FINALIZER in tenant.metadata.finalizers:
+        deleting = tenant.metadata.deletion_timestamp is not None
+        if deleting and FINALIZER in tenant.metadata.finalizers and let_go(saga_of(tenant)):
             if not await self._host.is_cleared(tenant):
                 return 0.0
             left = tuple(each for each in tenant.metadata.finalizers if each != FINALIZER)

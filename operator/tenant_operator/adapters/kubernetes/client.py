@@ -1,7 +1,6 @@
 """The connection to the API server: login, plain JSON requests, short retries when it is busy."""
 
 import asyncio
-import json
 import os
 import random
 from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -15,6 +14,7 @@ import aiohttp
 from aiohttp.client_middlewares import ClientHandlerType, ClientMiddlewareType
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
+from pydantic_core import from_json
 
 from tenant_operator.saga.errors import Outage, Unavailable
 
@@ -60,7 +60,7 @@ class Answer:
 
     def json(self) -> Any:
         """The content, decoded."""
-        return json.loads(self.content)
+        return from_json(self.content)
 
 
 async def login(connection: Connection) -> Configuration:

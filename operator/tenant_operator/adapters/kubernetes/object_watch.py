@@ -5,15 +5,17 @@ operator would consist of. The metadata is asked for alone where no more is need
 """
 
 import asyncio
-import json
 import logging
 import random
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from contextlib import aclosing
 from http import HTTPStatus
 from typing import Any, Final
 
 import aiohttp
+from pydantic_core import from_json
 
+from .client import JSON, METADATA_LIST, METADATA_ONLY
 from .listener import Listener
 
 _log = logging.getLogger(__name__)
@@ -26,7 +28,6 @@ _SILENCE_SECONDS: Final = 70.0
 _ANSWER_SECONDS: Final = 30.0
 _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 15.0
-_METADATA: Final = "application/json;g=meta.k8s.io;v=v1;as=PartialObjectMetadata"
 
 
 class _TooOld(Exception):
@@ -46,7 +47,8 @@ class ObjectWatch:
         self._listener = listener
         labels = ",".join(f"{name}={value}" for name, value in sorted((listener.labels or {}).items()))
         self._selector = {"labelSelector": labels} if labels else {}
-        self._accept = "application/json" if listener.is_whole else _METADATA
+        self._accept = {"Accept": JSON if listener.is_whole else METADATA_ONLY}
+        self._accept_list = {"Accept": JSON if listener.is_whole else METADATA_LIST}
         self._silence = silence
 
     async def run(self) -> None:
@@ -55,9 +57,9 @@ class ObjectWatch:
         while True:
             try:
                 version = version or await self._list()
-                async for event in self._events(version):
-                    version, pause = self._heard(event) or version, _FIRST_PAUSE
-                continue
+                async with aclosing(self._events(version)) as events:
+                    async for event in events:
+                        version, pause = self._heard(event) or version, _FIRST_PAUSE
             except _TooOld:
                 version = ""
             except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
@@ -70,19 +72,16 @@ class ObjectWatch:
         further: dict[str, str] = {}
         while True:
             query = {"limit": str(_PAGE), **self._selector, **further}
-            accept = self._accept if self._listener.is_whole else f"{self._accept}List"
             timeout = aiohttp.ClientTimeout(total=2 * _ANSWER_SECONDS, sock_connect=_ANSWER_SECONDS)
-            async with self._session.get(
-                self._url, params=query, headers={"Accept": accept}, timeout=timeout
-            ) as answer:
-                page = json.loads(await _content(answer))
+            async with self._session.get(self._url, params=query, headers=self._accept_list, timeout=timeout) as answer:
+                page = from_json(await _content(answer))
             for each in page["items"] or ():  # null where there is nothing
                 self._tell(None, each)
             further = {"continue": page["metadata"].get("continue") or ""}
             if not further["continue"]:
                 return str(page["metadata"]["resourceVersion"])
 
-    async def _events(self, version: str) -> AsyncIterator[dict[str, Any]]:
+    async def _events(self, version: str) -> AsyncGenerator[dict[str, Any], None]:
         query = {
             "watch": "true",
             "allowWatchBookmarks": "true",
@@ -91,13 +90,11 @@ class ObjectWatch:
             **self._selector,
         }
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=_ANSWER_SECONDS, sock_read=self._silence)
-        async with self._session.get(
-            self._url, params=query, headers={"Accept": self._accept}, timeout=timeout
-        ) as answer:
+        async with self._session.get(self._url, params=query, headers=self._accept, timeout=timeout) as answer:
             if answer.status != HTTPStatus.OK:
                 await _content(answer)
             async for line in _lines(answer.content):
-                yield json.loads(line)
+                yield from_json(line)
 
     def _heard(self, event: dict[str, Any]) -> str:
         """Pass an event on. Returns the version up to which all is known; empty if it does not say."""
