@@ -95,14 +95,13 @@ class Bench:
         async with httpx.AsyncClient(
             base_url=cluster["cluster"]["server"], verify=str(trusted), headers=headers, limits=limits, timeout=60.0
         ) as client:
-            path = f"/apis/intelliauth.io/v1alpha1/namespaces/{work.ORGANIZATION}/tenants"
-            answers = await asyncio.gather(*(client.post(path, json=work.manifest(name)) for name in names))
+            answers = await asyncio.gather(*(client.post(work.TENANTS, json=work.manifest(name)) for name in names))
         for answer in answers:
             answer.raise_for_status()
 
     def _burst(self, by: str, size: int, number: int, seconds: list[float], cpu: dict[str, float], asked: int) -> Burst:
         """`asked`: what the audit log had at the beginning, in bytes."""
-        spent, requests = self._spent(), self.requests(_USERS[by], since=asked)
+        spent, requests = self._spent(), self._requests(_USERS[by], since=asked)
         per_tenant = {name: 1000 * (spent.get(name, 0.0) - before) / size for name, before in cpu.items()}
         told = {name: round(value, 1) for name, value in per_tenant.items() if value >= 1}
         made = {
@@ -119,7 +118,7 @@ class Bench:
     def _audit_log(self) -> Path:
         return self._environment.state / "logs" / "requests.jsonl"
 
-    def requests(self, user: str, *, since: int = 0) -> dict[str, measure.Asked]:
+    def _requests(self, user: str, *, since: int) -> dict[str, measure.Asked]:
         """What a user has asked of the API server since its audit log had so many bytes."""
         with self._audit_log.open("rb") as log:
             log.seek(since)

@@ -17,15 +17,16 @@ from typing import Any, Final
 
 import aiohttp
 import uvloop
+from psycopg.conninfo import conninfo_to_dict
 
 from bench import measure, work
 from bench.report import Crowd
 from devcluster import platform
 from devcluster.cluster import DevCluster, Environment
-from tenant_operator.adapters.postgres_connections import Connections
+from devcluster.tenants import condition
 from tenant_operator.api.plan import Plan
 from tenant_operator.api.tenant import Tenant
-from tenant_operator.ports import Manifest
+from tenant_operator.ports import Endpoint, Manifest
 from tenant_operator.provisioning import claims
 from tenant_operator.provisioning.contents import contents, digest
 from tenant_operator.provisioning.naming import Names
@@ -35,17 +36,7 @@ _CONTROLLERS: Final = ("kube-controller-manager", "kube-scheduler", "kwok")
 _CONNECTIONS: Final = 32
 _REST_SECONDS: Final = 60.0
 _PATIENCE_SECONDS: Final = 600.0
-_COLLECTIONS: Final = {
-    "Namespace": "/api/v1/namespaces",
-    "ResourceQuota": "/api/v1/namespaces/{}/resourcequotas",
-    "LimitRange": "/api/v1/namespaces/{}/limitranges",
-    "Service": "/api/v1/namespaces/{}/services",
-    "NetworkPolicy": "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies",
-    "Ingress": "/apis/networking.k8s.io/v1/namespaces/{}/ingresses",
-    "Deployment": "/apis/apps/v1/namespaces/{}/deployments",
-    "PodDisruptionBudget": "/apis/policy/v1/namespaces/{}/poddisruptionbudgets",
-}
-_TENANTS: Final = f"/apis/intelliauth.io/v1alpha1/namespaces/{work.ORGANIZATION}/tenants"
+_OPTIONS: Final = Options(base_domain=work.BASE_DOMAIN)
 
 
 class Stage:
@@ -56,6 +47,8 @@ class Stage:
         self._environment = environment
         (of,), (user,) = kubeconfig["clusters"], kubeconfig["users"]
         self._server, self._token = of["cluster"]["server"], user["user"]["token"]
+        database = conninfo_to_dict(environment.database_url)
+        self._endpoint = Endpoint(str(database["host"]), int(str(database["port"])))
 
     def measure(self, size: int, model: str, settings: Mapping[str, str]) -> Crowd:
         """Store `size` tenants like the one called `model`, and start the operator among them."""
@@ -107,7 +100,7 @@ class Stage:
     async def _store(self, size: int, model: str) -> None:
         async with self._session() as client:
             plan = Plan.model_validate(await _ask(client, "GET", f"/apis/intelliauth.io/v1alpha1/plans/{work.PLAN}"))
-            original = Tenant.model_validate(await _ask(client, "GET", f"{_TENANTS}/{model}"))
+            original = Tenant.model_validate(await _ask(client, "GET", f"{work.TENANTS}/{model}"))
             if original.status.workloads_hash != self._digest(_names(original), plan):
                 raise RuntimeError("the operator has other settings than the benchmark thinks: it would begin rollouts")
             turns = asyncio.Semaphore(_CONNECTIONS)
@@ -119,7 +112,7 @@ class Stage:
             await asyncio.gather(*(one(number) for number in range(size)))
 
     async def _store_one(self, client: aiohttp.ClientSession, name: str, model: Tenant, plan: Plan) -> None:
-        made = await _ask(client, "POST", _TENANTS, _manifest(name, model))
+        made = await _ask(client, "POST", work.TENANTS, _manifest(name, model))
         tenant = Tenant.model_validate(made)
         names, old = _names(tenant), model.metadata.uid
         text = json.dumps(model.to_wire()["status"])
@@ -130,9 +123,9 @@ class Stage:
         ):
             text = text.replace(this, that)
         status = {**json.loads(text), "workloadsHash": self._digest(names, plan), "outbox": []}
-        await _ask(client, "PUT", f"{_TENANTS}/{name}/status", {**made, "status": status})
+        await _ask(client, "PUT", f"{work.TENANTS}/{name}/status", {**made, "status": status})
         tenant = tenant.model_copy(update={"status": tenant.status.model_validate(status)})
-        whole = contents(names, plan, _options(), self._endpoint)
+        whole = contents(names, plan, _OPTIONS, self._endpoint)
         namespace, *bounds = whole.namespace
         # The quota last: nothing counts it.
         for each in (
@@ -142,43 +135,32 @@ class Stage:
             *whole.route,
             *bounds,
         ):
-            path = _COLLECTIONS[each["kind"]].format(names.namespace)
+            path = work.COLLECTIONS[each["kind"]].format(names.namespace)
             await _ask(client, "POST", f"{path}?fieldManager=tenant-operator", each)
 
     async def _one_more(self) -> float:
         """Have one more made; this program is all controllers that it needs."""
         name, begin = "one-more", time.monotonic()
         async with self._session() as client:
-            made = await _ask(client, "POST", _TENANTS, work.manifest(name))
+            made = await _ask(client, "POST", work.TENANTS, work.manifest(name))
             namespace = _names(Tenant.model_validate(made)).namespace
-            deployments = _COLLECTIONS["Deployment"].format(namespace)
+            deployments = work.COLLECTIONS["Deployment"].format(namespace)
             while time.monotonic() - begin < _PATIENCE_SECONDS:
                 for each in (await _ask(client, "GET", deployments))["items"]:
                     if not each.get("status", {}).get("availableReplicas"):
                         await _complete(client, f"{deployments}/{each['metadata']['name']}/status", each)
-                found = Tenant.model_validate(await _ask(client, "GET", f"{_TENANTS}/{name}"))
-                if any((each.type, each.status) == ("Ready", "True") for each in found.status.conditions):
+                if condition(await _ask(client, "GET", f"{work.TENANTS}/{name}"), "Ready").get("status") == "True":
                     return time.monotonic() - begin
                 await asyncio.sleep(0.1)
         raise RuntimeError(f"one more tenant does not serve after {_PATIENCE_SECONDS:g} s")
 
     def _digest(self, names: Names, plan: Plan) -> str:
-        return digest(names, plan, _options(), self._endpoint)
-
-    @property
-    def _endpoint(self) -> Any:
-        unbounded: Any = None
-        url = self._environment.database_url
-        return Connections(url, maintenance="", connect_timeout=1, permits=unbounded, visits=unbounded).endpoint
-
-
-def _options() -> Options:
-    return Options(base_domain="tenants.example")
+        return digest(names, plan, _OPTIONS, self._endpoint)
 
 
 def _names(tenant: Tenant) -> Names:
     organization = tenant.spec.organization
-    return Names(tenant.slug, organization, organization, tenant.metadata.uid, _options().base_domain)
+    return Names(tenant.slug, organization, organization, tenant.metadata.uid, _OPTIONS.base_domain)
 
 
 def _manifest(name: str, model: Tenant) -> Manifest:

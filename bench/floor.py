@@ -17,20 +17,8 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier, Literal
 
-from bench.work import Piece, Work
+from bench.work import COLLECTIONS, Piece, Work
 
-_COLLECTIONS: Final = {
-    "Namespace": "/api/v1/namespaces",
-    "ResourceQuota": "/api/v1/namespaces/{}/resourcequotas",
-    "LimitRange": "/api/v1/namespaces/{}/limitranges",
-    "Secret": "/api/v1/namespaces/{}/secrets",
-    "ConfigMap": "/api/v1/namespaces/{}/configmaps",
-    "Service": "/api/v1/namespaces/{}/services",
-    "NetworkPolicy": "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies",
-    "Ingress": "/apis/networking.k8s.io/v1/namespaces/{}/ingresses",
-    "Deployment": "/apis/apps/v1/namespaces/{}/deployments",
-    "PodDisruptionBudget": "/apis/policy/v1/namespaces/{}/poddisruptionbudgets",
-}
 _APPLY: Final = {"Content-Type": "application/apply-patch+yaml"}
 _LOOK_SECONDS: Final = 0.5
 _SESSIONS: Final = 10
@@ -68,14 +56,14 @@ class Floor:
 
     async def _apply(self, manifest: dict[str, Any]) -> None:
         metadata = manifest["metadata"]
-        path = f"{_COLLECTIONS[manifest['kind']].format(metadata.get('namespace'))}/{metadata['name']}"
+        path = f"{COLLECTIONS[manifest['kind']].format(metadata.get('namespace'))}/{metadata['name']}"
         query = {"fieldManager": "floor", "force": "true"}
         async with self._session.patch(path, params=query, headers=_APPLY, data=json.dumps(manifest)) as answer:
             if answer.status >= 400:
                 raise RuntimeError(f"{path}: {await answer.text()}")
 
     async def _is_ready(self, piece: Piece) -> bool:
-        async with self._session.get(_COLLECTIONS["Deployment"].format(piece.namespace)) as answer:
+        async with self._session.get(COLLECTIONS["Deployment"].format(piece.namespace)) as answer:
             found = (await answer.json())["items"]
         ready = [each for each in found if each.get("status", {}).get("availableReplicas")]
         return len(ready) == piece.deployments

@@ -113,7 +113,7 @@ class Report:
             "xychart-beta",
             f'    title "CPU ms per tenant: {OPERATOR} above, {FLOOR} below"',
             f'    x-axis "tenants at once" [{", ".join(map(str, sizes))}]',
-            '    y-axis "ms" 0 --> 1500',
+            '    y-axis "ms"',
         ]
         for by in (OPERATOR, FLOOR):
             costs = [mean(sum(e.cpu.values()) for e in self.bursts if (e.by, e.size) == (by, size)) for size in sizes]

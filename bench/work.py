@@ -23,6 +23,22 @@ from tenant_operator.provisioning.schema import load_migrations
 PLAN: Final = "enterprise"
 """The sample plan that has no limit of tenants."""
 ORGANIZATION: Final = "cymmetri"
+TENANTS: Final = f"/apis/intelliauth.io/v1alpha1/namespaces/{ORGANIZATION}/tenants"
+BASE_DOMAIN: Final = "tenants.example"
+"""The operator's, on a development cluster."""
+COLLECTIONS: Final = {
+    "Namespace": "/api/v1/namespaces",
+    "ResourceQuota": "/api/v1/namespaces/{}/resourcequotas",
+    "LimitRange": "/api/v1/namespaces/{}/limitranges",
+    "Secret": "/api/v1/namespaces/{}/secrets",
+    "ConfigMap": "/api/v1/namespaces/{}/configmaps",
+    "Service": "/api/v1/namespaces/{}/services",
+    "NetworkPolicy": "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies",
+    "Ingress": "/apis/networking.k8s.io/v1/namespaces/{}/ingresses",
+    "Deployment": "/apis/apps/v1/namespaces/{}/deployments",
+    "PodDisruptionBudget": "/apis/policy/v1/namespaces/{}/poddisruptionbudgets",
+}
+"""Where the API server has the objects of a kind, in a namespace."""
 
 _PASSWORD_BYTES: Final = 32
 
@@ -101,7 +117,7 @@ def prepare(environment: Environment, kubeconfig: dict[str, Any], names: list[st
 
 def _piece(name: str, plan: Plan) -> Piece:
     uid, options = str(uuid4()), Options()
-    names = Names(name, ORGANIZATION, ORGANIZATION, uid, "tenants.example")
+    names = Names(name, ORGANIZATION, ORGANIZATION, uid, BASE_DOMAIN)
     database = Endpoint("127.0.0.1", 5432)
     secrets = [_secret(names, each) for each in (names.database_secret, names.identity_secret, names.signing_secret)]
     metadata = {"name": names.jwks, "namespace": names.namespace, "labels": names.labels()}

@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 import kopf
 
+from tenant_operator.adapters.kubernetes.client import PAGE
 from tenant_operator.adapters.kubernetes.listener import Hear, Listener
 
 
@@ -102,7 +103,7 @@ def _settings() -> kopf.OperatorSettings:
     chosen.queueing.worker_limit = None
     # Each object has a task for so long, which holds it: at the start that is everything that there is.
     chosen.queueing.idle_timeout = 0.1
-    chosen.watching.chunk_size = 100
+    chosen.watching.chunk_size = PAGE
     chosen.watching.server_timeout = 300
     chosen.watching.client_timeout = 310
     chosen.watching.connect_timeout = 30

@@ -5,11 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import ConfigDict
 
 from .cel import quoted, rule, rules
-from .fields import (
-    ApiModel,
-    Label,
-    keywords,
-)
+from .fields import ApiModel, Label, keywords
 from .names import (
     DISPLAY_NAME_PATTERN,
     DNS_LABEL_MAX_LENGTH,
@@ -19,9 +15,7 @@ from .names import (
     SLUG_PATTERN,
 )
 from .resource import Column, Definition, Resource
-from .states import (
-    DesiredState,
-)
+from .states import DesiredState
 from .tenant_status import TenantStatus
 
 

@@ -64,14 +64,11 @@ class Session(Generic[R]):
         self._at_work = at_work
         self._lock = asyncio.Lock()
         self._said: Pulsed | None = None
-        journal = host.saga(record)
-        self.ticks: tuple[Fact, ...] = ()
-        self._ticking_since = math.inf
-        if kept.journal == journal:
-            self.ticks, self._ticking_since = kept.ticks, kept.ticking_since
+        self.ticks = kept.ticks if kept.journal == host.saga(record) else ()
+        self._ticking_since = kept.ticking_since if self.ticks else math.inf
         self._hold(record)
         has_lost = kept.has_lost or kept.ticks != self.ticks
-        self._lost = [TicksLost()] if has_lost and self._is_ours(journal.run) else []
+        self._lost = [TicksLost()] if has_lost and self._is_ours(self._journal.run) else []
         self._see(kept.seen, self._now())
         self._confirmed = kept.seen or self.sight
 

@@ -25,6 +25,8 @@ MERGE_PATCH: Final = "application/merge-patch+json"
 APPLY_PATCH: Final = "application/apply-patch+yaml"
 METADATA_LIST: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+PAGE: Final = 100
+"""Objects of a list that are read at once: parsed as a whole, thousands of them would be what the memory is made of."""
 
 _MAX_RETRIES: Final = 3
 _LONGEST_PAUSE_SECONDS: Final = 2.0

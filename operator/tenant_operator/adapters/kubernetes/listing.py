@@ -6,11 +6,11 @@ from urllib.parse import quote
 
 from tenant_operator.api.names import API_VERSION
 
-from .client import KubernetesClient
+from .client import PAGE, KubernetesClient
 
 
 async def listed(
-    client: KubernetesClient, plural: str, *, namespace: str | None = None, page_size: int = 100
+    client: KubernetesClient, plural: str, *, namespace: str | None = None, page_size: int = PAGE
 ) -> AsyncIterator[dict[str, Any]]:
     """The objects of a namespace, or of all, as JSON data: no more of them at once than there are on a page. Raises an
     ActivityError."""

@@ -15,12 +15,11 @@ from typing import Any, Final
 import aiohttp
 from pydantic_core import from_json
 
-from .client import JSON, METADATA_LIST, METADATA_ONLY
+from .client import JSON, METADATA_LIST, METADATA_ONLY, PAGE
 from .listener import Listener
 
 _log = logging.getLogger(__name__)
 
-_PAGE: Final = 100
 _WATCH_SECONDS: Final = 300
 """How long a watch is asked for; then it is made anew where it was."""
 _SILENCE_SECONDS: Final = 70.0
@@ -71,7 +70,7 @@ class ObjectWatch:
         """Tell of all that there is, a page at a time. Returns the version to watch from."""
         further: dict[str, str] = {}
         while True:
-            query = {"limit": str(_PAGE), **self._selector, **further}
+            query = {"limit": str(PAGE), **self._selector, **further}
             timeout = aiohttp.ClientTimeout(total=2 * _ANSWER_SECONDS, sock_connect=_ANSWER_SECONDS)
             async with self._session.get(self._url, params=query, headers=self._accept_list, timeout=timeout) as answer:
                 page = from_json(await _content(answer))
