@@ -10,6 +10,8 @@ from pathlib import Path
 
 from devcluster.certificates import Authority
 
+_TURNS_OF_THE_LOOP = 5
+
 Connection = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -67,22 +69,23 @@ async def listening(connection: Connection, tls: ssl.SSLContext | None = None) -
     open_connections: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            with contextlib.suppress(OSError, EOFError):
-                await connection(reader, writer)
-        finally:
-            writer.close()
+        with contextlib.suppress(OSError, EOFError):
+            await connection(reader, writer)
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.ensure_future(serve(reader, writer))
         open_connections.add(task)
         task.add_done_callback(open_connections.discard)
+        # Not in `serve`: cancelled before it has begun, that does nothing at all.
+        task.add_done_callback(lambda _: writer.close())
 
     server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=tls)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
+        for _ in range(_TURNS_OF_THE_LOOP):
+            await asyncio.sleep(0)  # what was accepted a moment ago becomes a connection
         for task in list(open_connections):
             task.cancel()
         await asyncio.gather(*open_connections, return_exceptions=True)
