@@ -92,8 +92,11 @@ class ObjectWatch:
         async with self._session.get(self._url, params=query, headers=self._accept, timeout=timeout) as answer:
             if answer.status != HTTPStatus.OK:
                 await _content(answer)
-            async for line in _lines(answer.content):
-                yield from_json(line)
+            try:
+                async for line in _lines(answer.content):
+                    yield from_json(line)
+            finally:
+                _cut_off(answer)
 
     def _heard(self, event: dict[str, Any]) -> str:
         """Pass an event on. Returns the version up to which all is known; empty if it does not say."""
@@ -127,6 +130,12 @@ def _raise(status: int, message: str) -> None:
     if status == HTTPStatus.GONE:
         raise _TooOld
     raise aiohttp.ClientError(f"the API server answers {status}: {message}")
+
+
+def _cut_off(answer: aiohttp.ClientResponse) -> None:
+    """Close the connection at once: TLS would say goodbye first, and nobody waits for that when the loop ends."""
+    if answer.connection is not None and answer.connection.transport is not None:
+        answer.connection.transport.abort()
 
 
 async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
