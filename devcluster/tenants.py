@@ -22,7 +22,8 @@ class TenantWatch:
 
     def __init__(self, environment: Environment) -> None:
         command = [str(environment.kubectl), f"--kubeconfig={environment.kubeconfig}", "get", "tenants"]
-        options = ["--all-namespaces", "--watch", "--output-watch-events", "--output=json"]
+        # Of a list that it reads in chunks, kubectl tells each chunk as if it were an object.
+        options = ["--all-namespaces", "--watch", "--output-watch-events", "--output=json", "--chunk-size=0"]
         self._command = tied_to_us([*command, *options])
         self._changes: queue.SimpleQueue[Tenant | None] = queue.SimpleQueue()
         self._seen: dict[str, int] = {}
@@ -73,6 +74,12 @@ class TenantWatch:
         return tenant
 
     def _read(self) -> None:
+        try:
+            self._read_until_over()
+        finally:  # whatever ends it: nobody waits for a watch that is none
+            self._changes.put(None)
+
+    def _read_until_over(self) -> None:
         heard = True
         while heard and not self._over.is_set():  # one that tells nothing at all will not do better next time
             heard = False
@@ -84,7 +91,6 @@ class TenantWatch:
                     self._hear(json.loads(line))
             kubectl.wait()
             self._kubectl = None
-        self._changes.put(None)
 
     def _hear(self, event: dict[str, Any]) -> None:
         if event["type"] not in ("ADDED", "MODIFIED"):

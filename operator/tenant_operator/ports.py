@@ -236,8 +236,8 @@ class TenantStore(Protocol):
     async def read(self, key: TenantKey) -> Tenant | None:
         """The Tenant as the API server has it now (no cache), or None."""
 
-    async def list(self, namespace: str | None = None) -> list[Tenant]:
-        """The Tenants of a namespace, or of all, as they are now."""
+    async def list(self, namespace: str) -> list[Tenant]:
+        """The Tenants of a namespace as they are now."""
 
     async def write_status(self, tenant: Tenant) -> Tenant:
         """Replace the status, guarded by the resourceVersion that `tenant` carries. Returns what is stored. Stale if

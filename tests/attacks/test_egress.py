@@ -14,7 +14,7 @@ from tests.e2e import catalog
 from tests.e2e.feed import Object
 from tests.e2e.waiting import until
 from tests.e2e.world import TenantUnderTest, World, condition
-from tests.unit.test_egress import lets_out
+from tests.unit.provisioning.test_egress import lets_out
 
 METADATA = ("169.254.169.254", "fd00:ec2::254", "168.63.129.16", "100.100.100.200")
 CLUSTER = ("10.96.0.1", "172.16.0.1", "192.168.0.1", "fd00::1", "fe80::1")

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from devcluster import Environment, binaries
-from tests.unit.argocd import ACTIONS, ARGOCD, documents
-from tests.unit.lua import Sandbox
+from tests.unit.packaging.argocd import ACTIONS, ARGOCD, documents
+from tests.unit.packaging.lua import Sandbox
 
 ROOT = ARGOCD.parents[1]
 EXAMPLE = ARGOCD / "example"

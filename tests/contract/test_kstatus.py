@@ -13,7 +13,7 @@ from tenant_operator.api.conditions import Reason
 from tenant_operator.api.organization import Organization
 from tenant_operator.catalog.organizations import status_of
 from tenant_operator.provisioning.findings import Finding
-from tests.unit.tenant_states import Object, tenant_states
+from tests.unit.tenants.tenant_states import Object, tenant_states
 
 CURRENT, IN_PROGRESS, FAILED, TERMINATING = "Current", "InProgress", "Failed", "Terminating"
 EXPECTED = {

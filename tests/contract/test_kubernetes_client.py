@@ -125,7 +125,7 @@ async def test_an_unreachable_server_is_unavailable_for_every_operation() -> Non
             cluster.apply(MANIFEST),
             cluster.delete(CONFIG),
             store.read(TenantKey("acme", "banking")),
-            store.list(),
+            store.list("acme"),
             store.write_status(tenant),
             store.write_metadata(tenant),
         ):

@@ -38,8 +38,8 @@ class FakeTenantStore:
     async def read(self, key: TenantKey) -> Tenant | None:
         return self.peek(key)
 
-    async def list(self, namespace: str | None = None) -> list[Tenant]:
-        return [tenant for tenant in self.tenants() if namespace in (None, tenant.metadata.namespace)]
+    async def list(self, namespace: str) -> list[Tenant]:
+        return [tenant for tenant in self.tenants() if tenant.metadata.namespace == namespace]
 
     async def count(self, namespace: str) -> int:
         return sum(1 for key in self._objects if key.namespace == namespace)

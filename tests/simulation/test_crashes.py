@@ -1,5 +1,8 @@
 """The process dies before or after every single write and effect, in both directions: the next life goes on."""
 
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
 import pytest
 
 from tenant_operator.api.states import TenantState
@@ -41,41 +44,49 @@ async def provision_and_delete(world: World) -> None:
     assert await survive(world)
 
 
+def rejected(when: str, operation: str, name: str) -> Exception | str | None:
+    """The database refuses a migration."""
+    return Rejected("no") if (when, operation) == ("before", "apply_migration") else None
+
+
+@dataclass(frozen=True)
+class Story:
+    """What is done, what goes wrong besides, and how it ends."""
+
+    tell: Callable[[World], Awaitable[None]]
+    ends: TenantState | None
+    otherwise: Fault = no_fault
+
+    def told(self, fault: Fault) -> World:
+        """The world at its end."""
+
+        async def tell() -> World:
+            world = World(fault)
+            await self.tell(world)
+            return world
+
+        return run(tell())
+
+
 STORIES = {
-    "provision": (provision, TenantState.ACTIVE),
-    "fail": (fail_and_roll_back, TenantState.FAILED),
-    "delete": (provision_and_delete, None),
+    "provision": Story(provision, TenantState.ACTIVE),
+    "fail": Story(fail_and_roll_back, TenantState.FAILED),
+    "delete": Story(provision_and_delete, None),
+    "rejected": Story(provision, TenantState.FAILED, rejected),
 }
+POINTS = [
+    pytest.param(story, point, id=f"{name}-{point}: {what}")
+    for name, story in STORIES.items()
+    for point, what in enumerate(story.told(story.otherwise).points)
+]
 
 
-@pytest.mark.parametrize("name", STORIES)
-def test_a_crash_at_any_point_changes_nothing_in_the_end(name: str) -> None:
-    story, expected = STORIES[name]
-
-    async def tell(fault: Fault) -> World:
-        world = World(fault)
-        await story(world)
-        return world
-
-    points = run(tell(no_fault)).points
-    assert points > 80
-    for point in range(points):
-        world = run(tell(crash_at(point)))
-        state = world.tenant.status.state if world.tenant else None
-        assert (state, broken_promises(world)) == (expected, []), f"crash at point {point} of {points}"
+def test_the_stories_are_long() -> None:
+    assert all(len(story.told(story.otherwise).points) > 80 for story in STORIES.values())
 
 
-def test_a_crash_during_the_rollback_of_a_rejected_step() -> None:
-    def rejected(when: str, operation: str, name: str) -> Exception | str | None:
-        return Rejected("no") if (when, operation) == ("before", "apply_migration") else None
-
-    async def tell(fault: Fault) -> World:
-        world = World(fault)
-        await provision(world)
-        return world
-
-    points = run(tell(rejected)).points
-    for point in range(points):
-        world = run(tell(crash_at(point, rejected)))
-        assert world.tenant is not None
-        assert (world.tenant.status.state, broken_promises(world)) == (TenantState.FAILED, []), f"point {point}"
+@pytest.mark.parametrize(("story", "point"), POINTS)
+def test_a_crash_at_any_point_changes_nothing_in_the_end(story: Story, point: int) -> None:
+    world = story.told(crash_at(point, story.otherwise))
+    assert (world.tenant.status.state if world.tenant else None) is story.ends
+    assert broken_promises(world) == []

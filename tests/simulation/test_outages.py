@@ -17,7 +17,7 @@ from tenant_operator.saga.model import Outcome
 from tenant_operator.saga.queue import WorkQueue
 from tests.simulation.virtual_time import VirtualClock, run
 from tests.simulation.world import KEY, TENANT, Life, World, broken_promises
-from tests.unit.test_saga_runner import FIRST, MemoryHost, outcome
+from tests.unit.saga.test_runner import FIRST, MemoryHost, outcome
 
 STORAGE = ActivityName.ALLOCATE_STORAGE
 

@@ -47,14 +47,14 @@ def test_an_idle_tenant_costs_no_write_not_even_over_a_restart() -> None:
     async def story() -> tuple[int, int]:
         world = World()
         life = await active(world)
-        before = (world.store.writes, world.points)
+        before = (world.store.writes, len(world.points))
         life.queue.wake(KEY)
         assert await life.settle()
         await life.end()
         life = Life(world)
         assert await life.settle()
         await life.end()
-        assert (world.store.writes, world.points) == before
+        assert (world.store.writes, len(world.points)) == before
         return before
 
     run(story())
@@ -323,13 +323,13 @@ def test_what_is_taken_back_after_a_crash_at_any_point_leaves_nothing_behind(nam
         world = World()
         await provision(world)
         await change(world)
-        first = world.points
+        first = len(world.points)
         world.fault = no_fault if point is None else crash_at(point)
         life = Life(world)
         await life.settle()
         await life.end()
         world.fault = no_fault
-        points = world.points - first
+        points = len(world.points) - first
         take_back(world, before)
         assert await survive(world)
         return world, points

@@ -123,7 +123,8 @@ class World:
     """How often somebody asked what is out of service."""
     worker: str = ""
     """The life that is being lived."""
-    points: int = 0
+    points: list[str] = field(default_factory=list)
+    """What it came past, in order: before or after which write or effect."""
     violations: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -177,7 +178,7 @@ class World:
     async def _point(self, when: str, operation: str, name: str) -> None:
         if self.life is None or self.life.crashed.is_set():
             raise Crash
-        self.points += 1
+        self.points.append(f"{when} {operation} {name}")
         match self.fault(when, operation, name):
             case Exception() as error:
                 raise error

@@ -37,11 +37,6 @@ class Circuit:
         self._why = ""
         self._asking: asyncio.Task[None] | None = None
 
-    @property
-    def is_open(self) -> bool:
-        """Whether the server is taken to be away."""
-        return self._asking is not None
-
     async def __aenter__(self) -> None:
         self._refuse_if_open()
         await self._permits.acquire()

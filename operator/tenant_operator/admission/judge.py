@@ -171,7 +171,7 @@ class Admission:
         refused = check_offer(ask, plan, organization, tenants, self._names(ask.new), found)
         if refused is None or plan is None or plan.spec.limits.tenants is None:
             return refused
-        tenants = await self._store.list(ask.new.metadata.namespace)  # somebody may just have made room
+        tenants = await self._store.list(ask.new.metadata.namespace or "")  # somebody may just have made room
         return check_offer(ask, plan, organization, tenants, self._names(ask.new), found)
 
     def _defects(

@@ -42,8 +42,8 @@ class KubernetesTenantStore:
         answer = await self._client.request("GET", _path(key), subject=f"Tenant {key}", expected=(404,))
         return None if answer.status == 404 else _parsed(answer, key)
 
-    async def list(self, namespace: str | None = None) -> list[Tenant]:
-        """The Tenants of a namespace, or of all, read in pages. One that cannot be read is logged and left out."""
+    async def list(self, namespace: str) -> list[Tenant]:
+        """The Tenants of a namespace, read in pages. One that cannot be read is logged and left out."""
         tenants: list[Tenant] = []
         async for item in listed(self._client, _PLURAL, namespace=namespace, page_size=self._page_size):
             try:
