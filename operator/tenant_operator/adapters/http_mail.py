@@ -9,6 +9,7 @@ from pydantic import SecretStr
 from tenant_operator.adapters.failure_cause import is_untrusted_certificate, root_cause
 from tenant_operator.ports import Mail
 from tenant_operator.saga.errors import ActivityError, Outage, Rejected
+from tenant_operator.text import cut
 
 _BUSY: Final = frozenset({httpx.codes.REQUEST_TIMEOUT, httpx.codes.TOO_EARLY, httpx.codes.TOO_MANY_REQUESTS})
 _AWAY: Final = frozenset({httpx.codes.BAD_GATEWAY, httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.GATEWAY_TIMEOUT})
@@ -113,7 +114,7 @@ class HttpMailer:
                 break
         line = " ".join(start[:_EXCERPT_BYTES].decode("utf-8", "replace").split())
         line = line.replace(self._token.get_secret_value(), "***")
-        return line[:_EXCERPT_LENGTH] or response.reason_phrase or "no explanation"
+        return cut(line, _EXCERPT_LENGTH) or response.reason_phrase or "no explanation"
 
     def _failure(self, error: Exception) -> ActivityError:
         """What an exchange without an answer means."""

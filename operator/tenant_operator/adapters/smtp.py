@@ -18,6 +18,7 @@ from tenant_operator.adapters.clock import SystemClock
 from tenant_operator.adapters.failure_cause import is_untrusted_certificate, root_cause
 from tenant_operator.ports import Clock, Mail
 from tenant_operator.saga.errors import ActivityError, Outage, Rejected, Unavailable
+from tenant_operator.text import cut
 
 Tls = Literal["none", "starttls", "implicit"]
 
@@ -150,7 +151,7 @@ class SmtpMailer:
                 # 421 is a goodbye to everybody, whatever it answers.
                 own = isinstance(error, aiosmtplib.SMTPRecipientRefused) and error.code != 421
                 kind = Rejected if error.code >= 500 else Unavailable if own else Outage
-                return kind(f"{server} replied: {reply[:_REPLY_LENGTH]}")
+                return kind(f"{server} replied: {cut(reply, _REPLY_LENGTH)}")
             case TimeoutError():
                 return Outage(f"{server} did not answer within {self._timeout:g} s")
             case OSError() if is_untrusted_certificate(error):

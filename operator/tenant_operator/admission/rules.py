@@ -26,6 +26,7 @@ from tenant_operator.provisioning.rules import Violation, check_request, refusal
 from tenant_operator.saga.sight import seems_held
 from tenant_operator.tenants.journal import decode
 from tenant_operator.tenants.lifecycle import allowed_now, refuse_cancel, refuse_reset, refuse_retry
+from tenant_operator.text import cut
 
 FORBIDDEN: Final = 403
 CONFLICT: Final = 409
@@ -383,6 +384,4 @@ def _in_use(kind: str, name: str, users: Sequence[KnownTenant], wayout: str, *, 
 
 
 def _invalid(field: str, value: str | None, why: str) -> Refusal:
-    shown = value or "(none)"
-    shown = shown if len(shown) <= _SHOWN else shown[: _SHOWN - 1] + "…"
-    return Refusal(INVALID, str(Violation(field, shown, why)))
+    return Refusal(INVALID, str(Violation(field, cut(value or "(none)", _SHOWN), why)))

@@ -19,6 +19,8 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
 
+from tenant_operator.text import cut
+
 MESSAGE_MAX_LENGTH: Final = 1024
 UNOBSERVED: Final = -1
 """The observed generation of an object that the operator has not looked at: without it, clients would take one that
@@ -90,9 +92,7 @@ def _to_rfc3339(moment: datetime) -> str:
 
 def _shorten(text: object) -> object:
     # A cause that is too long must not stop the journal from being written.
-    if isinstance(text, str) and len(text) > MESSAGE_MAX_LENGTH:
-        return text[: MESSAGE_MAX_LENGTH - 1] + "…"
-    return text
+    return cut(text, MESSAGE_MAX_LENGTH) if isinstance(text, str) else text
 
 
 ObservedGeneration = Annotated[int, whole(UNOBSERVED, width=64)]

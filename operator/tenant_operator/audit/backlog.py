@@ -3,6 +3,7 @@
 from typing import Final
 
 from tenant_operator.audit.courier import SinkTrouble
+from tenant_operator.text import cut
 
 BACKPRESSURE: Final = 100
 """Events in an outbox above which no further step is begun."""
@@ -17,7 +18,7 @@ def backlog(trouble: SinkTrouble, *, is_full: bool) -> str:
     else:
         held = "everything is released; the record is kept until the audit sink has its last events"
     return (
-        f"{held}, which has failed since {trouble.since:%Y-%m-%d %H:%M:%S} UTC: {trouble.cause[:_CAUSE_LENGTH]}. "
+        f"{held}, which has failed since {trouble.since:%Y-%m-%d %H:%M:%S} UTC: {cut(trouble.cause, _CAUSE_LENGTH)}. "
         "Next: see to the sink (setting TENANT_OPERATOR_AUDIT_LOG); it is tried again at least every 30 s, and the "
         "rest follows by itself"
     )

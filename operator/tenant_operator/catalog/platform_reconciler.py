@@ -1,11 +1,10 @@
 """Keeps Organizations and Plans honest: members hold their roles, and the status says what is so."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
-
-from structlog import get_logger
 
 from tenant_operator.api.conditions import Reason
 from tenant_operator.api.known_tenant import KnownTenant
@@ -18,7 +17,7 @@ from tenant_operator.provisioning.findings import Finding
 from tenant_operator.provisioning.options import Options
 from tenant_operator.saga.errors import ActivityError, Stale, Unavailable
 
-_log = get_logger(__name__)
+_log = logging.getLogger(__name__)
 
 RECHECK_SECONDS: Final = 15.0
 """How soon what is not as it should be is looked at again."""
@@ -98,7 +97,7 @@ class PlatformReconciler:
         except Stale:
             return _BEHIND_SECONDS  # the watch is about to tell
         except ActivityError as error:
-            _log.warning("cannot bring it up to date", object=str(key), error=error.message)
+            _log.warning("%s cannot be brought up to date: %s", key, error.message)
             return RECHECK_SECONDS
 
     async def _plan(self, name: str) -> float | None:

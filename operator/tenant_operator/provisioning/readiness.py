@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tenant_operator.ports import Manifest
+from tenant_operator.text import cut
 
 MESSAGE_LIMIT: Final = 300
 """Characters that are quoted of a message of the cluster."""
@@ -215,5 +216,4 @@ def _after_colon(message: object) -> str:
 
 
 def _short(message: object) -> str:
-    text = " ".join(str(message or "").split())
-    return text if len(text) <= MESSAGE_LIMIT else text[: MESSAGE_LIMIT - 1] + "…"
+    return cut(" ".join(str(message or "").split()), MESSAGE_LIMIT)

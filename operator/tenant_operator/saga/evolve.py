@@ -41,6 +41,7 @@ from tenant_operator.saga.model import (
     Run,
     Saga,
 )
+from tenant_operator.text import cut
 
 KEPT_ATTEMPTS = 5
 KEPT_ERRORS = 20
@@ -64,7 +65,7 @@ class Worker:
 
 def bounded(message: str) -> str:
     """The message, cut to what the journal keeps."""
-    return message if len(message) <= MESSAGE_LIMIT else message[: MESSAGE_LIMIT - 1] + "…"
+    return cut(message, MESSAGE_LIMIT)
 
 
 def evolve(saga: Saga, fact: Fact, now: datetime, worker: Worker, steps: Mapping[str, Step]) -> Saga:

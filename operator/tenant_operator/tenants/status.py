@@ -26,6 +26,7 @@ from tenant_operator.tenants.journal import encode
 from tenant_operator.tenants.lifecycle import state_of, structural_cause
 from tenant_operator.tenants.notices import structural_advice
 from tenant_operator.tenants.standing import SERVING, Standing
+from tenant_operator.text import cut
 
 _BRIEF = 500
 
@@ -258,8 +259,7 @@ def _verdict(tenant: Tenant, saga: Saga, stuck: Row | None, state: TenantState) 
 
 def _brief(text: str | None) -> str:
     """Short enough to leave room for the next step of a person."""
-    text = text or ""
-    return text if len(text) <= _BRIEF else text[: _BRIEF - 1] + "…"
+    return cut(text or "", _BRIEF)
 
 
 def _next(tenant: Tenant) -> str:

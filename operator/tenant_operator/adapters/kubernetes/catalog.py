@@ -1,10 +1,10 @@
 """What the platform offers and who holds what, in memory: watches write it, activities and admission read it."""
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
-from structlog import get_logger
 
 from tenant_operator.api.known_tenant import KnownTenant
 from tenant_operator.api.names import WatchEvent
@@ -17,7 +17,7 @@ from tenant_operator.tenants.memory import TenantMemory
 
 from .errors import unreadable
 
-_log = get_logger(__name__)
+_log = logging.getLogger(__name__)
 
 
 AnyResource = TypeVar("AnyResource", bound=Resource)
@@ -112,7 +112,7 @@ def _parsed(model: type[AnyResource], body: Mapping[str, Any]) -> AnyResource | 
         return model.model_validate(body)
     except ValidationError as error:
         name = body["metadata"]["name"]
-        _log.warning("unreadable object", kind=model.definition.kind, name=name, error=unreadable(error))
+        _log.warning("%s %s cannot be read: %s", model.definition.kind, name, unreadable(error))
         return None
 
 

@@ -6,6 +6,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from tenant_operator.saga.errors import ActivityError, Outage, Rejected, Unavailable
+from tenant_operator.text import cut
 
 MESSAGE_LIMIT: Final = 500
 
@@ -40,7 +41,7 @@ def failure(status: int, content: bytes, subject: str, *, confidential: bool = F
 
 def bounded(message: str) -> str:
     """The message, cut with an ellipsis if it is longer than people want to read."""
-    return message if len(message) <= MESSAGE_LIMIT else message[: MESSAGE_LIMIT - 1] + "…"
+    return cut(message, MESSAGE_LIMIT)
 
 
 def unreadable(error: ValidationError) -> str:

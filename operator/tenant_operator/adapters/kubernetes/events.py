@@ -1,6 +1,7 @@
 """Kubernetes Events on a Tenant, posted in the background."""
 
 import asyncio
+import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
@@ -8,8 +9,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import uuid4
-
-from structlog import get_logger
 
 from tenant_operator.api.names import API_VERSION, GROUP
 from tenant_operator.api.tenant import Tenant
@@ -19,7 +18,7 @@ from tenant_operator.saga.errors import ActivityError
 from .client import MERGE_PATCH, KubernetesClient
 from .resources import collection_path
 
-_log = get_logger(__name__)
+_log = logging.getLogger(__name__)
 
 CONTROLLER: Final = f"{GROUP}/tenant-operator"
 
@@ -124,13 +123,13 @@ class KubernetesNotifier:
                 await self._post(happening)
             except ActivityError as error:
                 self.failed += 1
-                _log.warning("event not posted", reason=happening.reason, error=error.message)
+                _log.warning("Event %s cannot be posted: %s", happening.reason, error.message)
             except asyncio.CancelledError:
                 self.dropped += 1
                 raise
             except Exception:  # a defect; the next one may be posted all the same
                 self.failed += 1
-                _log.exception("event not posted", reason=happening.reason)
+                _log.exception("Event %s cannot be posted", happening.reason)
             finally:
                 self._queue.task_done()
 

@@ -16,6 +16,7 @@ import aiohttp
 from pydantic_core import from_json
 
 from .client import JSON, METADATA_LIST, METADATA_ONLY, PAGE
+from .errors import bounded
 from .listener import Listener
 
 _log = logging.getLogger(__name__)
@@ -122,7 +123,7 @@ async def watch_all(session: aiohttp.ClientSession, server: str, listeners: Iter
 async def _content(answer: aiohttp.ClientResponse) -> bytes:
     content = await answer.read()
     if answer.status != HTTPStatus.OK:
-        _raise(answer.status, content.decode(errors="replace")[:200])
+        _raise(answer.status, bounded(content.decode(errors="replace")))
     return content
 
 

@@ -1,11 +1,11 @@
 """The Tenants in the API server, whose status is the journal."""
 
 import builtins
+import logging
 from typing import Any, Final
 from urllib.parse import quote
 
 from pydantic import TypeAdapter, ValidationError
-from structlog import get_logger
 
 from tenant_operator.api.names import (
     ANNOTATION_ACTION,
@@ -22,7 +22,7 @@ from .client import JSON, MERGE_PATCH, METADATA_LIST, Answer, KubernetesClient
 from .errors import bounded, unreadable
 from .listing import listed
 
-_log = get_logger(__name__)
+_log = logging.getLogger(__name__)
 
 _ROOT: Final = f"/apis/{API_VERSION}"
 _PLURAL: Final = Tenant.definition.plural
@@ -49,7 +49,7 @@ class KubernetesTenantStore:
             try:
                 tenants.append(_TENANT.validate_python(item))
             except ValidationError as error:
-                _log.warning("unreadable Tenant", tenant=_name_of(item), error=unreadable(error))
+                _log.warning("Tenant %s cannot be read: %s", _name_of(item), unreadable(error))
         return tenants
 
     async def count(self, namespace: str) -> int:
