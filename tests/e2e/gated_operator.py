@@ -30,7 +30,7 @@ class Gated(StandIn):
 
     async def run(self, ctx: Context) -> Progress:
         if self._is_held(ctx, "f"):
-            return NotYet("the gate is shut", 2.0)
+            return NotYet("the gate is shut", 0.5)
         progress = await super().run(ctx)
         fails = self.name == ActivityName.MARK_ACTIVE and ctx.tenant.metadata.name.startswith("b-")
         if fails and isinstance(progress, Done):
@@ -39,7 +39,7 @@ class Gated(StandIn):
 
     async def compensate(self, ctx: Context) -> Undone:
         if self._is_held(ctx, "b"):
-            return NotYet("the gate is shut", 2.0)
+            return NotYet("the gate is shut", 0.5)
         return await super().compensate(ctx)
 
 

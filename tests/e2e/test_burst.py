@@ -7,11 +7,12 @@ import pytest
 
 from tests.e2e.world import World, condition, status
 
-TENANTS = 200
+TENANTS = 100
+"""More than are at work at once; `make bench` takes more."""
 DEADLINE_SECONDS = 1200
 
 
-def test_two_hundred_at_once(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_hundred_at_once(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     """All become Active, each with its own things; deleted at once, all are gone."""
     names = [f"burst-{number:03}" for number in range(TENANTS)]
     begun = time.monotonic()
