@@ -16,9 +16,9 @@ from tenant_operator.api.plan import Plan
 from tenant_operator.ports import Endpoint
 from tenant_operator.provisioning import manifests, route
 from tenant_operator.provisioning.mail import Email, Facts, Templates
+from tenant_operator.provisioning.migration_files import load_migrations
 from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.options import Options
-from tenant_operator.provisioning.schema import load_migrations
 
 PLAN: Final = "enterprise"
 """The sample plan that has no limit of tenants."""

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from tenant_operator.provisioning.activity import Activity, Context
 from tenant_operator.provisioning.naming import Names
-from tenant_operator.saga.activity import Progress, Undone
 from tenant_operator.saga.model import Reservation
+from tenant_operator.saga.step import Progress, Undone
 
 
 class StandIn(Activity):

@@ -39,7 +39,7 @@ from tenant_operator.needs import Needs
 from tenant_operator.ports import Endpoint
 from tenant_operator.provisioning.activity import Ports
 from tenant_operator.provisioning.egress import database_rules
-from tenant_operator.provisioning.schema import load_migrations
+from tenant_operator.provisioning.migration_files import load_migrations
 from tenant_operator.provisioning.steps import provisioning_steps
 from tenant_operator.replica import Replica
 from tenant_operator.replicas.alone import Alone

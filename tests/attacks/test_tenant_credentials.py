@@ -15,7 +15,7 @@ import pytest
 
 from tenant_operator.adapters.postgres import PostgresStorage
 from tenant_operator.ports import Migration
-from tenant_operator.provisioning.schema import load_migrations
+from tenant_operator.provisioning.migration_files import load_migrations
 from tenant_operator.saga.errors import ActivityError, Rejected
 from tests.attacks.traps import traps
 from tests.contract.postgres_fixture import OLDEST, Server, server

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tenant_operator.ports import Migration, StoredItem
-from tenant_operator.provisioning.schema import load_migrations
+from tenant_operator.provisioning.migration_files import load_migrations
 from tenant_operator.saga.errors import OwnershipConflict, Rejected, Unavailable
 from tests.contract.postgres_fixture import postgres_dsn  # noqa: F401 (a fixture)
 from tests.contract.storage_world import FakeWorld, World, postgres_world

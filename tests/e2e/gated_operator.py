@@ -15,8 +15,8 @@ from tenant_operator.ports import Migration
 from tenant_operator.provisioning.activity import Activity, Context
 from tenant_operator.provisioning.options import Options
 from tenant_operator.provisioning.steps import provisioning_steps
-from tenant_operator.saga.activity import Done, NotYet, Progress, Undone
 from tenant_operator.saga.errors import Rejected
+from tenant_operator.saga.step import Done, NotYet, Progress, Undone
 from tests.stand_in import StandIn
 
 GATE = "E2E_GATE"
@@ -43,11 +43,11 @@ class Gated(StandIn):
         return await super().compensate(ctx)
 
 
-def gated_plan(options: Options, migrations: Sequence[Migration]) -> tuple[Activity, ...]:
-    """The plan of provisioning, each activity behind the gate."""
+def gated_steps(options: Options, migrations: Sequence[Migration]) -> tuple[Activity, ...]:
+    """The steps of provisioning, each activity behind the gate."""
     return tuple(Gated(each) for each in provisioning_steps(options, migrations))
 
 
 if __name__ == "__main__":
-    app.provisioning_steps = gated_plan  # type: ignore[attr-defined]
+    app.provisioning_steps = gated_steps  # type: ignore[attr-defined]
     main()

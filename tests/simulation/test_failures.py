@@ -10,8 +10,8 @@ from tenant_operator.api.states import TenantState
 from tenant_operator.provisioning.activity import Activity, Context
 from tenant_operator.provisioning.options import Options
 from tenant_operator.provisioning.steps import provisioning_steps
-from tenant_operator.saga.activity import Progress
 from tenant_operator.saga.errors import Outage, Rejected, Unavailable
+from tenant_operator.saga.step import Progress
 from tests.simulation.virtual_time import run
 from tests.simulation.world import MIGRATIONS, TENANT, Life, World, broken_promises
 from tests.stand_in import StandIn
@@ -61,10 +61,10 @@ def told(activity: ActivityName, fault: str) -> World:
 
     async def story() -> World:
         world = World()
-        plan = [
+        steps = [
             Faulty(each, fault) if each.name == activity else each for each in provisioning_steps(Options(), MIGRATIONS)
         ]
-        life = Life(world, plan)
+        life = Life(world, steps)
         world.store.apply(TENANT)
         assert await life.settle()
         await life.end()

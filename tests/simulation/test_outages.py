@@ -9,12 +9,12 @@ from tenant_operator.adapters.circuit import Circuit
 from tenant_operator.api.conditions import ConditionType, find_condition
 from tenant_operator.api.names import ActivityName
 from tenant_operator.api.states import ActivityState, TenantState
-from tenant_operator.saga.activity import Done, Progress
 from tenant_operator.saga.errors import Outage
 from tenant_operator.saga.facts import TryFailed
 from tenant_operator.saga.host import Pulse
 from tenant_operator.saga.model import Outcome
 from tenant_operator.saga.queue import WorkQueue
+from tenant_operator.saga.step import Done, Progress
 from tests.simulation.virtual_time import VirtualClock, run
 from tests.simulation.world import KEY, TENANT, Life, World, broken_promises
 from tests.unit.saga.test_runner import FIRST, MemoryHost, outcome

@@ -14,12 +14,11 @@ from tenant_operator.api.tenant import Tenant
 from tenant_operator.api.tenant_status import OutboxEvent
 from tenant_operator.provisioning.naming import Names
 from tenant_operator.saga import decide, evolve
-from tenant_operator.saga.activity import Step
 from tenant_operator.saga.errors import OwnershipConflict, Rejected, Unavailable
 from tenant_operator.saga.facts import ActivityCompleted, ActivityStarted, Fact, Tick
 from tenant_operator.saga.model import Entry, EntryState, RowState, Saga
-from tenant_operator.saga.session import Plan as SessionPlan
-from tenant_operator.saga.session import Session
+from tenant_operator.saga.session import Move, Session
+from tenant_operator.saga.step import Step
 from tenant_operator.tenants import feed as audit
 from tenant_operator.tenants import writer
 from tests.fakes.cluster import healthy, stuck
@@ -84,7 +83,7 @@ async def history(seed: int, *, adverse: bool = False) -> World:
         _set_clocks(world, dice)
         _take_away(world, dice)
     meddling = asyncio.create_task(_meddle(world, dice))
-    assert await survive(world, plan=None), f"seed {seed} does not come to rest"
+    assert await survive(world), f"seed {seed} does not come to rest"
     if not meddling.done():
         meddling.cancel()
     if dice.random() < 0.3:
@@ -181,8 +180,8 @@ def test_the_simulation_notices_if_only_completed_steps_are_compensated(monkeypa
 
 
 def test_the_simulation_notices_an_effect_before_its_intent_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
-    def mutant(self: Session[Tenant], plan: SessionPlan) -> bool:
-        return isinstance(plan.decision, decide.Act) and all(isinstance(fact, Tick) for fact in plan.facts)
+    def mutant(self: Session[Tenant], move: Move) -> bool:
+        return isinstance(move.decision, decide.Act) and all(isinstance(fact, Tick) for fact in move.facts)
 
     monkeypatch.setattr(Session, "may_wait", mutant)
     assert _breaks()

@@ -10,8 +10,8 @@ from tenant_operator.api.states import TenantState
 from tenant_operator.provisioning.activity import Activity, Context
 from tenant_operator.provisioning.options import Options
 from tenant_operator.provisioning.steps import provisioning_steps
-from tenant_operator.saga.activity import Progress, Undone
 from tenant_operator.saga.errors import Rejected
+from tenant_operator.saga.step import Progress, Undone
 from tests.simulation.virtual_time import run
 from tests.simulation.world import KEY, MIGRATIONS, TENANT, Life, World, broken_promises
 from tests.stand_in import StandIn
@@ -102,15 +102,17 @@ class Failing(StandIn):
         raise Rejected("no")
 
 
-PLAN = provisioning_steps(Options(), MIGRATIONS)
+STEPS = provisioning_steps(Options(), MIGRATIONS)
 
 
-def plan_with(activity: str, wrap: Callable[[Activity], Activity], plan: Sequence[Activity] = PLAN) -> list[Activity]:
-    """The plan, one activity of it wrapped."""
-    return [wrap(each) if each.name == activity else each for each in plan]
+def steps_with(
+    activity: str, wrap: Callable[[Activity], Activity], steps: Sequence[Activity] = STEPS
+) -> list[Activity]:
+    """The steps, one of them wrapped."""
+    return [wrap(each) if each.name == activity else each for each in steps]
 
 
-FAILING_PLAN = plan_with(ActivityName.MARK_ACTIVE, Failing)
+FAILING_STEPS = steps_with(ActivityName.MARK_ACTIVE, Failing)
 
 
 def state_of(world: World) -> TenantState | None:
@@ -140,7 +142,7 @@ def test_a_request_while_the_saga_runs_forward(activity: str, request_: str) -> 
             gates.append(Gate(inner, forward=True))
             return gates[0]
 
-        life = Life(world, plan_with(activity, gated))
+        life = Life(world, steps_with(activity, gated))
         world.store.apply(TENANT)
         await gates[0].reached.wait()
         asked = asyncio.get_running_loop().time()
@@ -174,7 +176,7 @@ def test_a_request_while_the_saga_rolls_back(activity: str, request_: str) -> No
             gates.append(Gate(inner, forward=False))
             return gates[0]
 
-        life = Life(world, plan_with(activity, gated, FAILING_PLAN))
+        life = Life(world, steps_with(activity, gated, FAILING_STEPS))
         world.store.apply(TENANT)
         await gates[0].reached.wait()
         ask(world, request_)
@@ -190,7 +192,7 @@ def test_a_request_while_the_saga_rolls_back(activity: str, request_: str) -> No
 async def at_rest(world: World, state: TenantState) -> None:
     """A tenant in a state in which nothing runs."""
     fails = state is TenantState.FAILED
-    plan = FAILING_PLAN if fails else None
+    steps = FAILING_STEPS if fails else None
     gates: list[Gate] = []
     if state is TenantState.PENDING:
 
@@ -198,8 +200,8 @@ async def at_rest(world: World, state: TenantState) -> None:
             gates.append(Gate(inner, forward=True))
             return gates[0]
 
-        plan = plan_with(ActivityName.APPLY_SCHEMA, gated)
-    life = Life(world, plan)
+        steps = steps_with(ActivityName.APPLY_SCHEMA, gated)
+    life = Life(world, steps)
     world.store.apply(TENANT)
     if gates:
         await gates[0].reached.wait()
@@ -220,9 +222,9 @@ def test_a_request_at_rest(state: TenantState, request_: str) -> None:
     async def story() -> World:
         world = World()
         await at_rest(world, state)
-        plan = FAILING_PLAN if state is TenantState.FAILED else None
+        steps = FAILING_STEPS if state is TenantState.FAILED else None
         before = world.tenant
-        life = Life(world, plan)
+        life = Life(world, steps)
         ask(world, request_)
         await settled(world, life)
         if request_ in ILLEGAL_AT_REST[state]:

@@ -22,14 +22,14 @@ from tenant_operator.api.tenant import Tenant
 from tenant_operator.api.tenant_status import OutboxEvent
 from tenant_operator.ports import Clock, Mailer, ObjectRef, TenantKey
 from tenant_operator.provisioning.activity import Activity, Context, Ports
+from tenant_operator.provisioning.migration_files import load_migrations
 from tenant_operator.provisioning.objects import ref_of
 from tenant_operator.provisioning.options import Options
-from tenant_operator.provisioning.schema import load_migrations
 from tenant_operator.provisioning.steps import provisioning_steps
-from tenant_operator.saga.activity import Progress, Undone
 from tenant_operator.saga.errors import Outage
 from tenant_operator.saga.evolve import Worker
 from tenant_operator.saga.model import RowState
+from tenant_operator.saga.step import Progress, Undone
 from tenant_operator.tenants.journal import decode
 from tenant_operator.tenants.standing import SERVING
 from tenant_operator.wiring import Outside, assemble
@@ -268,8 +268,9 @@ class Watched(StandIn):
 class Life:
     """One life of the operator's process."""
 
-    def __init__(self, world: World, plan: Sequence[Activity] | None = None) -> None:
+    def __init__(self, world: World, activities: Sequence[Activity] | None = None) -> None:
         options = Options()
+        activities = provisioning_steps(options, MIGRATIONS) if activities is None else activities
         self.world = world
         self.crashed = asyncio.Event()
         number = next(world.lives)
@@ -282,7 +283,7 @@ class Life:
         world.storage.permits = database
         parts = assemble(
             world.outside(clock, SparingMailer(world.mailer, post)),
-            [Watched(each) for each in (plan if plan is not None else provisioning_steps(options, MIGRATIONS))],
+            [Watched(each) for each in activities],
             options,
             worker,
             new_id=lambda: next(ids),
@@ -365,11 +366,11 @@ class Life:
 
 
 async def survive(
-    world: World, *, lives: int = 50, within: float = 7200.0, plan: Sequence[Activity] | None = None
+    world: World, *, lives: int = 50, within: float = 7200.0, activities: Sequence[Activity] | None = None
 ) -> bool:
     """Restart the operator after each crash until a life comes to rest. False if none did within its time."""
     for _ in range(lives):
-        life = Life(world, plan)
+        life = Life(world, activities)
         settled = await life.settle(within=within)
         crashed = life.crashed.is_set()
         await life.end()

@@ -12,7 +12,6 @@ from tenant_operator.api.tenant import Tenant
 from tenant_operator.api.tenant_status import TenantStatus
 from tenant_operator.provisioning.options import Options
 from tenant_operator.provisioning.steps import provisioning_steps
-from tenant_operator.saga.activity import RetryPolicy, Step
 from tenant_operator.saga.decide import Act, Undo, fold, settle
 from tenant_operator.saga.evolve import Worker
 from tenant_operator.saga.facts import (
@@ -25,6 +24,7 @@ from tenant_operator.saga.facts import (
 )
 from tenant_operator.saga.model import Kind, Saga
 from tenant_operator.saga.sight import Moment
+from tenant_operator.saga.step import RetryPolicy, Step
 from tenant_operator.tenants.lifecycle import demand, state_of
 
 BEGIN: Final = "<!-- drawn by tools/docs/pictures.py: run `make generate`, do not edit -->"

@@ -13,8 +13,8 @@ from tenant_operator.ports import Catalog, Census, Clock, Cluster, Mailer, Probe
 from tenant_operator.provisioning.contents import Contents, contents, digest
 from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.options import Options
-from tenant_operator.saga.activity import Done, Progress, RetryPolicy, Undone
 from tenant_operator.saga.model import Reservation
+from tenant_operator.saga.step import Done, Progress, RetryPolicy, Undone
 
 
 @dataclass(frozen=True, slots=True)

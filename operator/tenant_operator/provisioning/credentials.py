@@ -9,8 +9,8 @@ from urllib.parse import quote
 from tenant_operator.api.names import LABEL_TENANT_UID
 from tenant_operator.ports import Manifest, ObjectRef
 from tenant_operator.provisioning.activity import Context
-from tenant_operator.saga.activity import Done, NotYet, Progress
 from tenant_operator.saga.errors import OwnershipConflict, Rejected, Unavailable
+from tenant_operator.saga.step import Done, NotYet, Progress
 
 
 def new_password() -> str:

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final, assert_never
 
-from tenant_operator.saga.activity import Step
 from tenant_operator.saga.errors import ActivityError, Outage
 from tenant_operator.saga.evolve import Worker, evolve
 from tenant_operator.saga.facts import (
@@ -20,6 +19,7 @@ from tenant_operator.saga.facts import (
 )
 from tenant_operator.saga.model import Direction, Kind, Outcome, Reservation, Row, RowState, Run, Saga
 from tenant_operator.saga.sight import SILENCE, Moment, Sight, deadline, is_held, look
+from tenant_operator.saga.step import Step
 
 _LAST_TRY: Final = timedelta(seconds=2)
 """So long before its deadline an activity has its last try, if the pause after the one before would pass it."""

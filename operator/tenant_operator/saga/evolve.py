@@ -6,7 +6,6 @@ from datetime import datetime
 from functools import partial
 from typing import assert_never
 
-from tenant_operator.saga.activity import Step
 from tenant_operator.saga.facts import (
     ActivityCompleted,
     ActivityFailed,
@@ -41,6 +40,7 @@ from tenant_operator.saga.model import (
     Run,
     Saga,
 )
+from tenant_operator.saga.step import Step
 from tenant_operator.text import cut
 
 KEPT_ATTEMPTS = 5

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Protocol, TypeVar
 
-from tenant_operator.saga.activity import Progress, Step, Undone
 from tenant_operator.saga.facts import Fact
 from tenant_operator.saga.model import Saga
 from tenant_operator.saga.sight import Kept
+from tenant_operator.saga.step import Progress, Step, Undone
 
 R = TypeVar("R")
 

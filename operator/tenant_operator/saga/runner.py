@@ -9,7 +9,6 @@ from dataclasses import replace
 from enum import Enum, auto
 from typing import Any, Final, Generic
 
-from tenant_operator.saga.activity import NotYet, Remains, Undone
 from tenant_operator.saga.decide import Act, Rest, Undo, Wait, after_failure, compensation_failed, is_spent
 from tenant_operator.saga.errors import ActivityError, Gone, JournalMoved, NotAsked, Unavailable
 from tenant_operator.saga.evolve import Worker
@@ -17,6 +16,7 @@ from tenant_operator.saga.facts import ActivityCompleted, CompensationCompleted,
 from tenant_operator.saga.host import Clock, Host, R
 from tenant_operator.saga.session import NEWS, Session
 from tenant_operator.saga.sight import Kept
+from tenant_operator.saga.step import NotYet, Remains, Undone
 
 _log = logging.getLogger(__name__)
 
@@ -84,15 +84,15 @@ class Runner(Generic[R]):
     async def _carry(self, session: Session[R], attention: asyncio.Event) -> float | None:
         outcome: list[Fact] = []
         while True:
-            plan = session.plan(outcome)
-            if plan.facts:
-                if session.may_wait(plan):
-                    session.tick(plan)
+            move = session.next_move(outcome)
+            if move.facts:
+                if session.may_wait(move):
+                    session.tick(move)
                 else:
-                    await session.commit(plan.facts, plan.now)
+                    await session.commit(move.facts, move.now)
                 outcome = []
                 continue
-            match plan.decision:
+            match move.decision:
                 case Wait(until):
                     await session.flush()
                     session.hush()
@@ -192,11 +192,11 @@ class Runner(Generic[R]):
             if attention.is_set():
                 attention.clear()
                 await session.look()
-                plan = session.plan()
-                if plan.decision != work:
+                move = session.next_move()
+                if move.decision != work:
                     return _Watched.INTERRUPTED
-                if plan.facts:  # a request that was refused, say: nobody should wait for the answer
-                    await session.commit(plan.facts, plan.now)
+                if move.facts:  # a request that was refused, say: nobody should wait for the answer
+                    await session.commit(move.facts, move.now)
             if session.measure().elapsed >= max(session.deadline(work.activity), least):
                 return _Watched.OVERDUE
             try:

@@ -42,7 +42,7 @@ def patience(seconds: float, at_work: int) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Move:
     """The journal entry that is due now, and what is to be done once it is written."""
 
     facts: list[Fact]
@@ -100,34 +100,34 @@ class Session(Generic[R]):
         """When the activity in hand must be over (seconds, monotonic)."""
         return deadline(self.sight, self.steps[activity])
 
-    def plan(self, pending: Sequence[Fact] = ()) -> Plan:
+    def next_move(self, pending: Sequence[Fact] = ()) -> Move:
         """What follows from the pending facts, from what is asked from outside, and from the journal."""
         now, pending = self.measure(), [*self._lost, *pending]
         saga = self._fold(self.saga, pending, now.wall)
         asked = self._host.demand(self.record, saga, held=is_held(self.saga.run, self.sight, self._worker))
         saga = self._fold(saga, asked, now.wall)
         _, followed, decision = settle(saga, self.steps, self.sight, now, self._worker)
-        return Plan([*pending, *asked, *followed], decision, now)
+        return Move([*pending, *asked, *followed], decision, now)
 
-    def may_wait(self, plan: Plan) -> bool:
+    def may_wait(self, move: Move) -> bool:
         """Whether the facts may ride on a later write: each of them is a tick, and what is to be done now is covered
         by an intent that is journalled, or touches nothing."""
-        if not isinstance(plan.decision, Act) or not all(isinstance(fact, Tick) for fact in plan.facts):
+        if not isinstance(move.decision, Act) or not all(isinstance(fact, Tick) for fact in move.facts):
             return False
-        step, journal = self.steps[plan.decision.activity], self._journal
+        step, journal = self.steps[move.decision.activity], self._journal
         if step.looks_only:
             return True
         reserved = {entry.reservation for entry in journal.ledger}
         return self._is_ours(journal.run) and journal.is_open(step.phase) and reserved.issuperset(step.reserves)
 
-    def tick(self, plan: Plan) -> None:
+    def tick(self, move: Move) -> None:
         """Take note of facts that may wait."""
         if not self.ticks:
-            self._ticking_since = plan.now.elapsed
-        ticks = (replace(fact, at=plan.now.wall) for fact in plan.facts if isinstance(fact, Tick))
+            self._ticking_since = move.now.elapsed
+        ticks = (replace(fact, at=move.now.wall) for fact in move.facts if isinstance(fact, Tick))
         self.ticks = (*self.ticks, *ticks)
-        self.saga = self._fold(self._journal, self.ticks, plan.now.wall)
-        self._see(self.sight, plan.now)
+        self.saga = self._fold(self._journal, self.ticks, move.now.wall)
+        self._see(self.sight, move.now)
 
     @property
     def next_flush(self) -> float:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from tenant_operator.saga.activity import Step
 from tenant_operator.saga.evolve import Worker
 from tenant_operator.saga.facts import Fact
 from tenant_operator.saga.model import Row, Run, Saga
+from tenant_operator.saga.step import Step
 
 SILENCE: Final = timedelta(seconds=30)
 """A worker that shows no sign of life for so long has lost its runs to whoever asks."""

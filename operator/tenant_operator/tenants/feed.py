@@ -9,7 +9,6 @@ from tenant_operator.api.states import RunReason
 from tenant_operator.api.tenant import Tenant
 from tenant_operator.api.tenant_status import OutboxEvent
 from tenant_operator.provisioning.naming import Names
-from tenant_operator.saga.activity import Step
 from tenant_operator.saga.evolve import Worker, evolve
 from tenant_operator.saga.facts import (
     ActivityCompleted,
@@ -33,6 +32,7 @@ from tenant_operator.saga.facts import (
     TryFailed,
 )
 from tenant_operator.saga.model import Kind, Outcome, Row, RowState, Run, Saga
+from tenant_operator.saga.step import Step
 
 Told = tuple[str, dict[str, Any], str | None]
 """Type, data, and who asked for it (None: the platform itself)."""

@@ -8,12 +8,12 @@ from tenant_operator.ports import Replicas, key_of
 from tenant_operator.provisioning.activity import Activity, Context, Ports
 from tenant_operator.provisioning.options import Options
 from tenant_operator.provisioning.recall import recall, remains
-from tenant_operator.saga.activity import Done, Progress, Step, Undone
 from tenant_operator.saga.errors import Gone, Rejected, Unavailable
 from tenant_operator.saga.facts import Fact, RunStarted
 from tenant_operator.saga.host import Pulse
 from tenant_operator.saga.model import Kind, Saga
 from tenant_operator.saga.sight import Kept
+from tenant_operator.saga.step import Done, Progress, Step, Undone
 from tenant_operator.tenants.journal import encode, saga_of
 from tenant_operator.tenants.lifecycle import (
     contradicts_service,

@@ -19,9 +19,9 @@ from tenant_operator.api.states import DesiredState, TenantState
 from tenant_operator.api.tenant import Tenant
 from tenant_operator.api.tenant_status import OutboxEvent, TenantStatus
 from tenant_operator.provisioning.naming import Names
-from tenant_operator.saga.activity import Step
 from tenant_operator.saga.decide import is_stalled
 from tenant_operator.saga.model import Direction, Kind, Outcome, Row, RowState, Saga
+from tenant_operator.saga.step import Step
 from tenant_operator.tenants.journal import encode
 from tenant_operator.tenants.lifecycle import state_of, structural_cause
 from tenant_operator.tenants.notices import structural_advice

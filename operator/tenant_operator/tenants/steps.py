@@ -12,7 +12,7 @@ from tenant_operator.provisioning.activity import Activity
 from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.options import Options
 from tenant_operator.provisioning.rules import lives_with
-from tenant_operator.saga.activity import Step
+from tenant_operator.saga.step import Step
 from tenant_operator.tenants.recollection import Recollection
 
 _KEPT: Final = 1000

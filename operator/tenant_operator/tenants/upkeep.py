@@ -14,9 +14,9 @@ from tenant_operator.provisioning.activities.deploy_workloads import workload_re
 from tenant_operator.provisioning.activities.wait_ready import WaitReady
 from tenant_operator.provisioning.activity import Context
 from tenant_operator.provisioning.objects import apply_all, delete_all, ref_of
-from tenant_operator.saga.activity import NotYet
 from tenant_operator.saga.errors import ActivityError, Rejected
 from tenant_operator.saga.evolve import bounded
+from tenant_operator.saga.step import NotYet
 from tenant_operator.tenants.host import Silence, TenantSaga
 from tenant_operator.tenants.memory import TenantMemory, Tended
 from tenant_operator.tenants.notices import Happening

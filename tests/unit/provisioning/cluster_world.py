@@ -13,7 +13,7 @@ from tenant_operator.provisioning.activities.allocate_traffic_boundary import Al
 from tenant_operator.provisioning.activity import Activity, Context, Ports
 from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.options import Options
-from tenant_operator.saga.activity import Done, NotYet
+from tenant_operator.saga.step import Done, NotYet
 from tests.fakes.cluster import FakeCluster
 from tests.fakes.mailer import FakeMailer
 from tests.fakes.prober import FakeProber

@@ -20,9 +20,9 @@ from tenant_operator.provisioning.activity import Activity
 from tenant_operator.provisioning.objects import all_of, namespace_ref
 from tenant_operator.provisioning.options import Options, RouteKind
 from tenant_operator.provisioning.steps import provisioning_steps
-from tenant_operator.saga.activity import Done, NotYet
 from tenant_operator.saga.errors import OwnershipConflict, Rejected, Unavailable
 from tenant_operator.saga.model import Reservation
+from tenant_operator.saga.step import Done, NotYet
 from tests.unit.provisioning.cluster_world import (
     NAMESPACE,
     World,

@@ -16,8 +16,8 @@ from tenant_operator.provisioning.activities.send_welcome_emails import SendWelc
 from tenant_operator.provisioning.activity import Context, Ports
 from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.options import Options
-from tenant_operator.saga.activity import Done
 from tenant_operator.saga.errors import ActivityError, Rejected, Unavailable
+from tenant_operator.saga.step import Done
 from tests.fakes.mailer import FakeMailer
 from tests.fakes.prober import FakeProber
 

@@ -20,11 +20,11 @@ from tenant_operator.provisioning.activities.allocate_identity_store import Allo
 from tenant_operator.provisioning.activities.allocate_storage import AllocateStorage
 from tenant_operator.provisioning.activities.apply_schema import ApplySchema
 from tenant_operator.provisioning.activity import Activity, Context, Ports
+from tenant_operator.provisioning.migration_files import load_migrations
 from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.options import Options
-from tenant_operator.provisioning.schema import load_migrations
-from tenant_operator.saga.activity import Done
 from tenant_operator.saga.errors import OwnershipConflict, Rejected, Unavailable
+from tenant_operator.saga.step import Done
 from tests.fakes.cluster import FakeCluster
 from tests.fakes.storage import FakeStorage
 

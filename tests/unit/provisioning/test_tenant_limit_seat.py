@@ -8,8 +8,8 @@ import pytest
 from tenant_operator.provisioning.activities.allocate_namespace import AllocateNamespace
 from tenant_operator.provisioning.activities.mark_active import MarkActive
 from tenant_operator.provisioning.activity import Context
-from tenant_operator.saga.activity import Done, NotYet
 from tenant_operator.saga.errors import Rejected
+from tenant_operator.saga.step import Done, NotYet
 from tests.unit.provisioning.cluster_world import World, a_plan, a_tenant
 
 

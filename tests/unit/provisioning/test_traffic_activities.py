@@ -11,9 +11,9 @@ from tenant_operator.provisioning.activities.allocate_traffic_boundary import Al
 from tenant_operator.provisioning.activities.mark_active import MarkActive
 from tenant_operator.provisioning.objects import ref_of
 from tenant_operator.provisioning.options import Options, RouteKind
-from tenant_operator.saga.activity import Done
 from tenant_operator.saga.errors import Rejected
 from tenant_operator.saga.model import Reservation
+from tenant_operator.saga.step import Done
 from tests.unit.provisioning.cluster_world import (
     NAMESPACE,
     World,

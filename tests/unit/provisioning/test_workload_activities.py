@@ -10,8 +10,8 @@ from tenant_operator.provisioning.activities.allocate_namespace import AllocateN
 from tenant_operator.provisioning.activities.deploy_workloads import DeployWorkloads
 from tenant_operator.provisioning.activities.wait_ready import WaitReady
 from tenant_operator.provisioning.contents import Deployed
-from tenant_operator.saga.activity import Done, NotYet
 from tenant_operator.saga.errors import Rejected, Unavailable
+from tenant_operator.saga.step import Done, NotYet
 from tests.fakes.cluster import FakeCluster, stuck
 from tests.unit.provisioning.cluster_world import NAMESPACE, World, a_plan, bounded_world, done, not_yet, released
 

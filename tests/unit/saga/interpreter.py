@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from tenant_operator.api.names import ActivityName, PhaseName
 from tenant_operator.api.states import RunReason
-from tenant_operator.saga.activity import RetryPolicy, Step
 from tenant_operator.saga.decide import (
     Act,
     Decision,
@@ -36,6 +35,7 @@ from tenant_operator.saga.facts import (
 )
 from tenant_operator.saga.model import Direction, Kind, Outcome, Reservation, RowState, Saga
 from tenant_operator.saga.sight import Moment, Sight, look
+from tenant_operator.saga.step import RetryPolicy, Step
 
 START = datetime(2026, 11, 21, 6, 0, tzinfo=UTC)
 A_WORKER = Worker("worker-1", 1, START)

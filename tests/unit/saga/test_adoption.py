@@ -8,12 +8,12 @@ import pytest
 
 from tenant_operator.api.names import ActivityName
 from tenant_operator.api.states import RunReason, TenantState
-from tenant_operator.saga.activity import Step
 from tenant_operator.saga.decide import Act, Record, Undo, Wait, after_failure, is_stalled
 from tenant_operator.saga.errors import Rejected, Unavailable
 from tenant_operator.saga.evolve import RELEASED_AGAIN, evolve
 from tenant_operator.saga.facts import CompensationStarted, Fact, RemainsFound, RunReversed, RunStarted, TryFailed
 from tenant_operator.saga.model import Direction, EntryState, Kind, Outcome, RowState, Saga
+from tenant_operator.saga.step import Step
 from tenant_operator.tenants.feed import audit_events
 from tenant_operator.tenants.lifecycle import contradicts_service, is_cut_off, mended, state_of
 from tests.unit.saga.interpreter import A_WORKER, START, Interpreter, all_steps, seeded

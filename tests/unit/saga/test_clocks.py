@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tenant_operator.api.names import ActivityName
-from tenant_operator.saga.activity import Done, NotYet, Progress, RetryPolicy
 from tenant_operator.saga.decide import Act, Wait
 from tenant_operator.saga.decide import Record as Recorded
 from tenant_operator.saga.errors import Outage, Unavailable
@@ -19,6 +18,7 @@ from tenant_operator.saga.facts import ActivityFailed, Fact, Pulsed, RunTakenOve
 from tenant_operator.saga.host import Pulse
 from tenant_operator.saga.model import Outcome, RowState, Saga
 from tenant_operator.saga.sight import COUNTED, LAST_LOOK, SILENCE, next_time, seems_held
+from tenant_operator.saga.step import Done, NotYet, Progress, RetryPolicy
 from tests.unit.saga.interpreter import START, Interpreter, all_steps, seeded
 from tests.unit.saga.test_runner import FIRST, SECOND, MemoryHost, Record, hang, lives, outcome, rest
 

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from tenant_operator.api.names import ActivityName
 from tenant_operator.api.states import RunReason
-from tenant_operator.saga.activity import RetryPolicy
 from tenant_operator.saga.decide import Act, Record, Rest, Undo, Wait, is_stalled, settle
 from tenant_operator.saga.errors import Outage, Rejected, Unavailable
 from tenant_operator.saga.evolve import KEPT_ATTEMPTS, KEPT_ERRORS, MESSAGE_LIMIT
@@ -26,6 +25,7 @@ from tenant_operator.saga.facts import (
     TryFailed,
 )
 from tenant_operator.saga.model import Direction, EntryState, Kind, Outcome, RowState
+from tenant_operator.saga.step import RetryPolicy
 from tests.unit.saga.interpreter import (
     A_WORKER,
     START,

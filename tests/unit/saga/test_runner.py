@@ -9,7 +9,6 @@ from itertools import pairwise
 import pytest
 
 from tenant_operator.api.names import ActivityName
-from tenant_operator.saga.activity import Done, NotYet, Progress, RetryPolicy, Step
 from tenant_operator.saga.errors import Gone, Stale, Unavailable
 from tenant_operator.saga.evolve import MESSAGE_LIMIT, Worker
 from tenant_operator.saga.facts import (
@@ -29,6 +28,7 @@ from tenant_operator.saga.host import Pulse
 from tenant_operator.saga.model import Direction, EntryState, Kind, Outcome, RowState, Saga
 from tenant_operator.saga.runner import Runner
 from tenant_operator.saga.sight import Kept
+from tenant_operator.saga.step import Done, NotYet, Progress, RetryPolicy, Step
 from tests.simulation.virtual_time import VirtualClock, run
 from tests.unit.saga.interpreter import seeded, step
 
@@ -57,7 +57,7 @@ class MemoryHost:
 
     def __init__(self, **changes: object) -> None:
         self.clock = VirtualClock()
-        self.plan: dict[str, Step] = {name: step(name, **changes) for name in (FIRST, SECOND)}
+        self.known: dict[str, Step] = {name: step(name, **changes) for name in (FIRST, SECOND)}
         self.stored = Record()
         self.faults: list[Fault | None] = []
         self.after: list[Fault | None] = []
@@ -84,7 +84,7 @@ class MemoryHost:
         return record.saga
 
     def steps(self, record: Record) -> Mapping[str, Step]:
-        return self.plan
+        return self.known
 
     def demand(self, record: Record, saga: Saga, *, held: bool) -> Sequence[Fact]:
         if saga.run is None:

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from tenant_operator.api.names import ActivityName
-from tenant_operator.saga.activity import Done, NotYet, Progress
 from tenant_operator.saga.errors import Unavailable
 from tenant_operator.saga.evolve import Worker
 from tenant_operator.saga.facts import (
@@ -24,6 +23,7 @@ from tenant_operator.saga.facts import (
 from tenant_operator.saga.host import Pulse
 from tenant_operator.saga.model import Outcome, RowState, Saga
 from tenant_operator.saga.runner import Runner
+from tenant_operator.saga.step import Done, NotYet, Progress
 from tests.simulation.virtual_time import run
 from tests.unit.saga.interpreter import step
 from tests.unit.saga.test_runner import MemoryHost, Record, hang, outcome, rest
@@ -51,7 +51,7 @@ class Crowd:
 def phased_host() -> MemoryHost:
     """A host with a look, a phase of three, and a phase of one."""
     host = MemoryHost()
-    host.plan = {name: step(name, looks_only=name is LOOK) for name in (LOOK, *PHASE, DEPLOY)}
+    host.known = {name: step(name, looks_only=name is LOOK) for name in (LOOK, *PHASE, DEPLOY)}
     return host
 
 

@@ -9,11 +9,11 @@ from typing import Any
 from tenant_operator.api.names import FINALIZER, Action, ActivityName
 from tenant_operator.api.states import DesiredState
 from tenant_operator.api.tenant import Tenant
-from tenant_operator.saga.activity import RetryPolicy
 from tenant_operator.saga.decide import fold
 from tenant_operator.saga.errors import Rejected, Unavailable
 from tenant_operator.saga.facts import ActivityCompleted, ActivityFailed, Fact, Pulsed, RunStarted
 from tenant_operator.saga.model import RowState, Saga
+from tenant_operator.saga.step import RetryPolicy
 from tenant_operator.tenants.lifecycle import demand, take_request
 from tenant_operator.tenants.standing import Standing, Trouble, standing_of
 from tenant_operator.tenants.status import project

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from tenant_operator.api.names import ActivityName
 from tenant_operator.api.states import RunReason
 from tenant_operator.api.tenant_status import OutboxEvent
-from tenant_operator.saga.activity import RetryPolicy
 from tenant_operator.saga.errors import Rejected
 from tenant_operator.saga.facts import (
     ActivityCompleted,
@@ -22,6 +21,7 @@ from tenant_operator.saga.facts import (
     TryFailed,
 )
 from tenant_operator.saga.model import Kind, Outcome, RowState, Saga
+from tenant_operator.saga.step import RetryPolicy
 from tenant_operator.tenants.feed import audit_events
 from tenant_operator.tenants.lifecycle import demand, take_request
 from tenant_operator.tenants.notices import notices

@@ -14,11 +14,11 @@ from tenant_operator.api.names import Action, ActivityName
 from tenant_operator.api.states import DesiredState, RunReason, TenantState
 from tenant_operator.api.tenant import Tenant
 from tenant_operator.api.tenant_status import TenantStatus
-from tenant_operator.saga.activity import RetryPolicy
 from tenant_operator.saga.decide import fold
 from tenant_operator.saga.errors import Rejected, Unavailable
 from tenant_operator.saga.facts import ActivityFailed, Fact, HistoryReset, Pulsed, RunStarted
 from tenant_operator.saga.model import Kind, RowState, Saga
+from tenant_operator.saga.step import RetryPolicy
 from tenant_operator.tenants.lifecycle import demand, take_request
 from tenant_operator.tenants.standing import Standing, Trouble, standing_of
 from tenant_operator.tenants.status import project

@@ -21,9 +21,9 @@ from tenant_operator.ports import Manifest, ObjectRef
 from tenant_operator.provisioning.activity import Activity, Context
 from tenant_operator.provisioning.credentials import create_or_adopt, entry, password_of, release_storage, secret
 from tenant_operator.provisioning.naming import Names
-from tenant_operator.saga.activity import Done, Progress
 from tenant_operator.saga.errors import Rejected
 from tenant_operator.saga.model import Reservation
+from tenant_operator.saga.step import Done, Progress
 
 _PRIVATE_KEY = "private-key.pem"
 _COORDINATE_BYTES = 32

@@ -11,9 +11,9 @@ from tenant_operator.provisioning import claims, manifests
 from tenant_operator.provisioning.activity import Activity, Context
 from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.objects import apply_all, belongs_to, is_going, namespace_ref, taken_by
-from tenant_operator.saga.activity import Done, NotYet, Progress, RetryPolicy
 from tenant_operator.saga.errors import OwnershipConflict, Rejected
 from tenant_operator.saga.model import Reservation
+from tenant_operator.saga.step import Done, NotYet, Progress, RetryPolicy
 
 _BLOCKERS = (
     "NamespaceContentRemaining",

@@ -9,9 +9,9 @@ from tenant_operator.ports import ObjectRef
 from tenant_operator.provisioning.activity import Activity, Context
 from tenant_operator.provisioning.credentials import password_of, release_storage
 from tenant_operator.provisioning.naming import Names
-from tenant_operator.saga.activity import Done, Progress
 from tenant_operator.saga.errors import Rejected
 from tenant_operator.saga.model import Reservation
+from tenant_operator.saga.step import Done, Progress
 
 
 class AllocateStorage(Activity):

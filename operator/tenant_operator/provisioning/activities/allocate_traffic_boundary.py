@@ -11,9 +11,9 @@ from tenant_operator.provisioning.activity import Activity, Context
 from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.objects import all_of, apply_all, belongs_to, delete_all
 from tenant_operator.provisioning.options import Options
-from tenant_operator.saga.activity import Done, NotYet, Progress, RetryPolicy
 from tenant_operator.saga.errors import Rejected
 from tenant_operator.saga.model import Reservation
+from tenant_operator.saga.step import Done, NotYet, Progress, RetryPolicy
 
 
 class AllocateTrafficBoundary(Activity):

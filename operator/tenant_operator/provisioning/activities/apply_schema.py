@@ -8,8 +8,8 @@ from tenant_operator.api.names import ActivityName, PhaseName
 from tenant_operator.ports import Migration
 from tenant_operator.provisioning.activity import Activity, Context
 from tenant_operator.provisioning.credentials import password_of
-from tenant_operator.saga.activity import Done, Progress
 from tenant_operator.saga.errors import Rejected
+from tenant_operator.saga.step import Done, Progress
 
 
 class ApplySchema(Activity):

@@ -10,9 +10,9 @@ from tenant_operator.provisioning.activity import Activity, Context
 from tenant_operator.provisioning.contents import Deployed
 from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.objects import COMPONENT, all_of, apply_all, delete_all
-from tenant_operator.saga.activity import Done, NotYet, Progress, RetryPolicy
 from tenant_operator.saga.errors import Rejected
 from tenant_operator.saga.model import Reservation
+from tenant_operator.saga.step import Done, NotYet, Progress, RetryPolicy
 
 _KINDS: Final = (("apps/v1", "Deployment"), ("v1", "Service"), ("policy/v1", "PodDisruptionBudget"))
 

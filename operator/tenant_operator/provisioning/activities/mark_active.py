@@ -10,8 +10,8 @@ from tenant_operator.provisioning.activity import Activity, Context
 from tenant_operator.provisioning.contents import Activated
 from tenant_operator.provisioning.objects import belongs_to, is_going, namespace_ref
 from tenant_operator.provisioning.rules import refusal, tenant_limit
-from tenant_operator.saga.activity import Done, NotYet, Progress
 from tenant_operator.saga.errors import Rejected
+from tenant_operator.saga.step import Done, NotYet, Progress
 
 # A creationTimestamp has whole seconds; the rest allows for clocks that differ a little.
 _SAME_SECOND: Final = timedelta(seconds=1.25)

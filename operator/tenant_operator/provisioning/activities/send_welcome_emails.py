@@ -6,8 +6,8 @@ from typing import ClassVar, Final
 from tenant_operator.api.names import ActivityName, PhaseName
 from tenant_operator.provisioning.activity import Activity, Context
 from tenant_operator.provisioning.mail import Email, Facts, Templates
-from tenant_operator.saga.activity import Done, RetryPolicy
 from tenant_operator.saga.errors import ActivityError
+from tenant_operator.saga.step import Done, RetryPolicy
 
 _TEMPLATES: Final = Templates()
 _LAST: Final = tuple(Email)[-1]

@@ -9,9 +9,9 @@ from tenant_operator.provisioning.objects import belongs_to, namespace_ref, take
 from tenant_operator.provisioning.organization_rules import Defect, defects
 from tenant_operator.provisioning.recall import remains
 from tenant_operator.provisioning.rules import check_request, refusal
-from tenant_operator.saga.activity import Done, NotYet, Progress, Remains, Undone
 from tenant_operator.saga.errors import OwnershipConflict, Rejected, Unavailable
 from tenant_operator.saga.evolve import RELEASED_AGAIN
+from tenant_operator.saga.step import Done, NotYet, Progress, Remains, Undone
 
 # The catalogue is fed by watches: a Plan applied together with the Tenant may reach it a moment later.
 _CATALOGUE_LAG: Final = timedelta(seconds=2)

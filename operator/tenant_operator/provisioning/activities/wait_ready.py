@@ -12,8 +12,8 @@ from tenant_operator.provisioning.activity import Activity, Context
 from tenant_operator.provisioning.manifests import template_values
 from tenant_operator.provisioning.objects import COMPONENT, all_of, apply_all
 from tenant_operator.provisioning.rendering import render_value
-from tenant_operator.saga.activity import Done, NotYet, Progress, RetryPolicy
 from tenant_operator.saga.errors import Rejected, Unavailable
+from tenant_operator.saga.step import Done, NotYet, Progress, RetryPolicy
 
 # Rollouts that are complete are told by the watch.
 _ROLLOUT_RECHECK: Final = 5.0

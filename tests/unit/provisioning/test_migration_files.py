@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tenant_operator.provisioning.schema import MigrationFileError, load_migrations
+from tenant_operator.provisioning.migration_files import MigrationFileError, load_migrations
 
 
 def test_the_shipped_migrations_are_in_order_and_need_no_extension() -> None:
