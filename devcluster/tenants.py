@@ -16,15 +16,20 @@ from devcluster.platform import PlatformError
 Tenant = dict[str, Any]
 
 
+def watching(environment: Environment) -> list[str]:
+    """The command that tells each version of each Tenant, an event on a line."""
+    command = [str(environment.kubectl), f"--kubeconfig={environment.kubeconfig}", "get", "tenants"]
+    # Of a list that it reads in chunks, kubectl tells each chunk as if it were an object.
+    options = ["--all-namespaces", "--watch", "--output-watch-events", "--output=json", "--chunk-size=0"]
+    return tied_to_us([*command, *options])
+
+
 class TenantWatch:
     """Sees the Tenants from its start on: each version that arrives once, in order, as its JSON object. A watch that
     the server ends (it drops whoever reads too slowly) is taken up again; versions in between may be missed then."""
 
     def __init__(self, environment: Environment) -> None:
-        command = [str(environment.kubectl), f"--kubeconfig={environment.kubeconfig}", "get", "tenants"]
-        # Of a list that it reads in chunks, kubectl tells each chunk as if it were an object.
-        options = ["--all-namespaces", "--watch", "--output-watch-events", "--output=json", "--chunk-size=0"]
-        self._command = tied_to_us([*command, *options])
+        self._command = watching(environment)
         self._changes: queue.SimpleQueue[Tenant | None] = queue.SimpleQueue()
         self._seen: dict[str, int] = {}
         self._kubectl: subprocess.Popen[str] | None = None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from devcluster import Environment
-from devcluster.children import tied_to_us
+from devcluster.tenants import watching
 
 Object = dict[str, Any]
 Key = tuple[str, str]
@@ -30,9 +30,7 @@ class TenantFeed:
     """Knows the newest version of each Tenant, and all before it."""
 
     def __init__(self, platform: Environment) -> None:
-        options = ["--all-namespaces", "--watch", "--output-watch-events", "--output=json"]
-        command = [str(platform.kubectl), f"--kubeconfig={platform.kubeconfig}", "get", "tenants", *options]
-        self._command = tied_to_us(command)
+        self._command = watching(platform)
         self._versions: dict[Key, list[Version]] = {}
         self._changed = threading.Condition()
         self._watching: subprocess.Popen[str]

@@ -8,12 +8,10 @@ from tenant_operator.api.conditions import ConditionType, find_condition
 from tenant_operator.api.names import ActivityName
 from tenant_operator.api.states import TenantState
 from tenant_operator.provisioning.activity import Activity, Context
-from tenant_operator.provisioning.options import Options
-from tenant_operator.provisioning.steps import provisioning_steps
 from tenant_operator.saga.errors import Outage, Rejected, Unavailable
 from tenant_operator.saga.step import Progress
 from tests.simulation.virtual_time import run
-from tests.simulation.world import MIGRATIONS, TENANT, Life, World, broken_promises
+from tests.simulation.world import TENANT, Life, World, broken_promises, steps_with
 from tests.stand_in import StandIn
 
 EMAILS = ActivityName.SEND_WELCOME_EMAILS
@@ -61,10 +59,7 @@ def told(activity: ActivityName, fault: str) -> World:
 
     async def story() -> World:
         world = World()
-        steps = [
-            Faulty(each, fault) if each.name == activity else each for each in provisioning_steps(Options(), MIGRATIONS)
-        ]
-        life = Life(world, steps)
+        life = Life(world, steps_with(activity, lambda inner: Faulty(inner, fault)))
         world.store.apply(TENANT)
         assert await life.settle()
         await life.end()

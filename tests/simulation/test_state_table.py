@@ -1,19 +1,16 @@
 """Every request, in every state and at every activity, both ways: what is legal happens, the rest is refused."""
 
 import asyncio
-from collections.abc import Callable, Sequence
 
 import pytest
 
 from tenant_operator.api.names import ActivityName
 from tenant_operator.api.states import TenantState
 from tenant_operator.provisioning.activity import Activity, Context
-from tenant_operator.provisioning.options import Options
-from tenant_operator.provisioning.steps import provisioning_steps
 from tenant_operator.saga.errors import Rejected
 from tenant_operator.saga.step import Progress, Undone
 from tests.simulation.virtual_time import run
-from tests.simulation.world import KEY, MIGRATIONS, TENANT, Life, World, broken_promises
+from tests.simulation.world import KEY, STEPS, TENANT, Life, World, broken_promises, steps_with
 from tests.stand_in import StandIn
 
 REQUESTS = ("cancel", "retry", "reset", "suspend", "resume", "decommission", "delete")
@@ -102,16 +99,6 @@ class Failing(StandIn):
         raise Rejected("no")
 
 
-STEPS = provisioning_steps(Options(), MIGRATIONS)
-
-
-def steps_with(
-    activity: str, wrap: Callable[[Activity], Activity], steps: Sequence[Activity] = STEPS
-) -> list[Activity]:
-    """The steps, one of them wrapped."""
-    return [wrap(each) if each.name == activity else each for each in steps]
-
-
 FAILING_STEPS = steps_with(ActivityName.MARK_ACTIVE, Failing)
 
 
@@ -192,7 +179,7 @@ def test_a_request_while_the_saga_rolls_back(activity: str, request_: str) -> No
 async def at_rest(world: World, state: TenantState) -> None:
     """A tenant in a state in which nothing runs."""
     fails = state is TenantState.FAILED
-    steps = FAILING_STEPS if fails else None
+    steps = FAILING_STEPS if fails else STEPS
     gates: list[Gate] = []
     if state is TenantState.PENDING:
 
@@ -222,7 +209,7 @@ def test_a_request_at_rest(state: TenantState, request_: str) -> None:
     async def story() -> World:
         world = World()
         await at_rest(world, state)
-        steps = FAILING_STEPS if state is TenantState.FAILED else None
+        steps = FAILING_STEPS if state is TenantState.FAILED else STEPS
         before = world.tenant
         life = Life(world, steps)
         ask(world, request_)

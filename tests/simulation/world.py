@@ -88,6 +88,7 @@ def plan_of(*workloads: Workload) -> Plan:
 
 
 MIGRATIONS = load_migrations()
+STEPS = provisioning_steps(Options(), MIGRATIONS)
 
 _IN_HAND: ContextVar[tuple[str, bool]] = ContextVar("_IN_HAND", default=("", False))
 """The activity at work, and whether it is being undone; each try is a task of its own."""
@@ -265,12 +266,17 @@ class Watched(StandIn):
         return await super().compensate(ctx)
 
 
+def steps_with(
+    activity: str, wrap: Callable[[Activity], Activity], steps: Sequence[Activity] = STEPS
+) -> list[Activity]:
+    """The steps, one of them wrapped."""
+    return [wrap(each) if each.name == activity else each for each in steps]
+
+
 class Life:
     """One life of the operator's process."""
 
-    def __init__(self, world: World, activities: Sequence[Activity] | None = None) -> None:
-        options = Options()
-        activities = provisioning_steps(options, MIGRATIONS) if activities is None else activities
+    def __init__(self, world: World, activities: Sequence[Activity] = STEPS) -> None:
         self.world = world
         self.crashed = asyncio.Event()
         number = next(world.lives)
@@ -284,7 +290,7 @@ class Life:
         parts = assemble(
             world.outside(clock, SparingMailer(world.mailer, post)),
             [Watched(each) for each in activities],
-            options,
+            Options(),
             worker,
             new_id=lambda: next(ids),
             concurrency=4,
@@ -365,12 +371,10 @@ class Life:
         await asyncio.gather(*others, return_exceptions=True)
 
 
-async def survive(
-    world: World, *, lives: int = 50, within: float = 7200.0, activities: Sequence[Activity] | None = None
-) -> bool:
+async def survive(world: World, *, lives: int = 50, within: float = 7200.0) -> bool:
     """Restart the operator after each crash until a life comes to rest. False if none did within its time."""
     for _ in range(lives):
-        life = Life(world, activities)
+        life = Life(world)
         settled = await life.settle(within=within)
         crashed = life.crashed.is_set()
         await life.end()

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import pytest
 import yaml
 
+from devcluster.platform import ROOT
 from tenant_operator.api import names
 from tenant_operator.api.conditions import ConditionType, Reason
 from tenant_operator.api.fields import ApiModel
@@ -19,7 +20,6 @@ from tenant_operator.api.states import TenantState
 from tools.docs import api_reference, docstrings, pictures
 from tools.docs.pages import PAGES
 
-ROOT = Path(__file__).parents[2]
 REFERENCE = PAGES["reference.md"]()
 ALL_PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TELLERS = [ROOT / "operator/tenant_operator/tenants" / name for name in ("notices.py", "reconciler.py", "upkeep.py")]

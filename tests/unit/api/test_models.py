@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from pydantic import ValidationError
 
+from devcluster.platform import ROOT
 from tenant_operator.api.fields import MESSAGE_MAX_LENGTH, ApiModel
 from tenant_operator.api.meta import Condition, ConditionStatus
 from tenant_operator.api.organization import Organization
@@ -18,7 +18,7 @@ from tenant_operator.api.states import DesiredState, TenantState
 from tenant_operator.api.tenant import Tenant, TenantSpec
 from tenant_operator.api.tenant_status import ERROR_LOG_LENGTH, FailedTry, OutboxEvent, TenantStatus, TimelineEntry
 
-SAMPLES = Path(__file__).parents[3] / "manifests" / "samples"
+SAMPLES = ROOT / "manifests" / "samples"
 MODELS: dict[str, type[Resource]] = {"Organization": Organization, "Plan": Plan, "Tenant": Tenant}
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 

@@ -5,7 +5,9 @@ from typing import Any
 
 import yaml
 
-ARGOCD = Path(__file__).parents[3] / "manifests" / "argocd"
+from devcluster.platform import ROOT
+
+ARGOCD = ROOT / "manifests" / "argocd"
 CUSTOMIZATIONS = ARGOCD / "resource_customizations" / "intelliauth.io"
 HEALTH = {kind: (CUSTOMIZATIONS / kind / "health.lua").read_text() for kind in ("Organization", "Plan", "Tenant")}
 DISCOVERY = (CUSTOMIZATIONS / "Tenant" / "actions" / "discovery.lua").read_text()

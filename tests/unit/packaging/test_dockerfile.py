@@ -3,11 +3,11 @@
 import re
 import shlex
 import tomllib
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
+from devcluster.platform import ROOT
+
 RUNTIME, BUILD, EVERYTHING = "requirements-runtime.lock", "requirements-build.lock", "requirements.lock"
 
 Instruction = tuple[str, str]

@@ -29,28 +29,10 @@ from tests.unit.provisioning.cluster_world import (
     a_plan,
     a_tenant,
     an_organization,
-    bounded_world,
-    claimed_world,
     done,
     not_yet,
     released,
 )
-
-
-@pytest.fixture
-def world() -> World:
-    return World()
-
-
-@pytest.fixture
-async def claimed() -> World:
-    return await claimed_world()
-
-
-@pytest.fixture
-async def bounded() -> World:
-    return await bounded_world()
-
 
 # The plan
 

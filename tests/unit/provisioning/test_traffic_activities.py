@@ -20,23 +20,11 @@ from tests.unit.provisioning.cluster_world import (
     a_plan,
     a_tenant,
     backend,
-    bounded_world,
-    claimed_world,
     done,
     released,
 )
 
 PROBE = "http://auth.{{ namespace }}.svc:8080/healthz"
-
-
-@pytest.fixture
-async def claimed() -> World:
-    return await claimed_world()
-
-
-@pytest.fixture
-async def bounded() -> World:
-    return await bounded_world()
 
 
 async def in_responders_namespace(world: World, options: Options) -> None:

@@ -13,15 +13,10 @@ from tenant_operator.provisioning.contents import Deployed
 from tenant_operator.saga.errors import Rejected, Unavailable
 from tenant_operator.saga.step import Done, NotYet
 from tests.fakes.cluster import FakeCluster, stuck
-from tests.unit.provisioning.cluster_world import NAMESPACE, World, a_plan, bounded_world, done, not_yet, released
+from tests.unit.provisioning.cluster_world import NAMESPACE, World, a_plan, done, not_yet, released
 
 PROBE = "http://auth.{{ namespace }}.svc:8080/healthz"
 PROBED = f"http://auth.{NAMESPACE}.svc:8080/healthz"
-
-
-@pytest.fixture
-async def bounded() -> World:
-    return await bounded_world()
 
 
 async def test_workloads_are_deployed_and_removed(bounded: World) -> None:
