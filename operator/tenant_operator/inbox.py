@@ -20,6 +20,7 @@ from tenant_operator.provisioning.options import RouteKind
 from tenant_operator.provisioning.readiness import rollout
 from tenant_operator.saga.queue import WorkQueue
 from tenant_operator.tenants.drift import DriftWatch
+from tenant_operator.tenants.health import Health
 from tenant_operator.tenants.reconciler import Reconciler
 from tenant_operator.tenants.standing import standing_of
 from tenant_operator.tenants.steps import TenantSteps
@@ -35,6 +36,7 @@ class Inbox:
         steps: TenantSteps,
         reconciler: Reconciler,
         upkeep: Upkeep,
+        health: Health,
         platform: PlatformWatch,
         *,
         queue: WorkQueue[TenantKey],
@@ -46,6 +48,7 @@ class Inbox:
         self._steps = steps
         self._reconciler = reconciler
         self._upkeep = upkeep
+        self._health = health
         self._platform = platform
         self._queue = queue
         self._requests = requests
@@ -98,7 +101,10 @@ class Inbox:
         is_drift = self._drift.is_drift(event, body)
         if is_drift and (whole := self._memory.get(key_of(tenant))) is not None:
             self._upkeep.drifted(whole, body.get("kind", ""), body["metadata"]["name"])
-        if is_drift or is_going(body) or _has_rolled_out(body):
+        is_deployment = body.get("kind") == "Deployment"
+        is_news = is_deployment and self._health.heard(tenant, event, body)
+        # Deployments that are not complete are looked at every few seconds.
+        if is_drift or is_news or is_going(body) or (is_deployment and rollout(body).complete):
             self._queue.wake(key_of(tenant))
 
     def part_changed(self, event: str | None, body: dict[str, Any]) -> None:
@@ -123,11 +129,6 @@ class Inbox:
         if tenant is None or self._steps.names(tenant).namespace != metadata.get("namespace", metadata["name"]):
             return None
         return tenant
-
-
-def _has_rolled_out(body: dict[str, Any]) -> bool:
-    """Whether it is a Deployment that is complete: the others are looked at every few seconds."""
-    return body.get("kind") == "Deployment" and rollout(body).complete
 
 
 def own_kinds(inbox: Inbox) -> list[Listener]:

@@ -144,6 +144,8 @@ class Settings(BaseSettings):
     """Retries by activity, as JSON: {"wait-ready": {"maxTries": 3, "initialBackoff": "2s"}}. A Plan overrides them."""
     stalled_retry: Duration = timedelta(minutes=1)
     """Pause between the tries of a rollback whose budget is used up."""
+    degraded_after: Duration = timedelta(seconds=30)
+    """How long a workload must lack pods until its tenant says that it is degraded."""
     max_takeovers: int = Field(default=3, ge=0, le=100)
     """How often a running activity has its whole timeout again after a restart; then its time goes on."""
     drain_seconds: PositiveFloat = 20.0
@@ -233,6 +235,7 @@ class Settings(BaseSettings):
             timeouts=dict(self.timeouts),
             retries=dict(self.retries),
             stalled_retry=self.stalled_retry,
+            degraded_after=self.degraded_after,
             max_takeovers=self.max_takeovers,
         )
 

@@ -17,6 +17,7 @@ from tenant_operator.provisioning.options import Options
 from tenant_operator.saga.evolve import Worker
 from tenant_operator.saga.queue import WorkQueue
 from tenant_operator.saga.runner import Runner
+from tenant_operator.tenants.health import Health
 from tenant_operator.tenants.host import TenantSaga
 from tenant_operator.tenants.memory import TenantMemory
 from tenant_operator.tenants.recollection import Recollection
@@ -93,7 +94,8 @@ def assemble(
         new_id=new_id,
     )
     runner = Runner(host, worker, ports.clock, jitter=jitter)
-    upkeep = Upkeep(host, writer, memory, ports.clock)
+    health = Health(host, writer, memory, ports.clock, options.degraded_after)
+    upkeep = Upkeep(host, writer, health, memory, ports.clock)
     reconciler = Reconciler(
         host,
         writer,
@@ -126,5 +128,5 @@ def assemble(
     )
     platform = PlatformWatch(outside.catalog, keeper.reconcile)
     memory.on_change = platform.tenant_changed
-    inbox = Inbox(outside.catalog, tenant_steps, reconciler, upkeep, platform, queue=queue, requests=requests)
+    inbox = Inbox(outside.catalog, tenant_steps, reconciler, upkeep, health, platform, queue=queue, requests=requests)
     return Parts(inbox, memory, courier, runner, queue, requests, platform)

@@ -14,8 +14,9 @@ class ConditionType(StrEnum):
     """The conditions, in the order in which a resource lists them."""
 
     READY = "Ready"
-    """Tenant: it serves; absent in Suspended and Decommissioned, if that is what was asked for. Organization:
-    members hold their roles, namespace and plans exist, and it is in nobody's way. Plan: tenants can be made of it."""
+    """Tenant: it serves, and somebody answers; absent in Suspended and Decommissioned, if that is what was asked for.
+    Organization: members hold their roles, namespace and plans exist, and it is in nobody's way. Plan: tenants can be
+    made of it."""
     RECONCILING = "Reconciling"
     """The operator is at work, or waits for something that ends by itself. Absent otherwise."""
     STALLED = "Stalled"
@@ -29,7 +30,7 @@ class ConditionType(StrEnum):
     WORKLOADS_DEPLOYED = "WorkloadsDeployed"
     """The workloads were applied."""
     WORKLOADS_READY = "WorkloadsReady"
-    """The workloads are ready, and no rollout is going on."""
+    """Every pod of the workloads is available, and no rollout is going on."""
     TRAFFIC_ENABLED = "TrafficEnabled"
     """The route is open."""
     WELCOME_EMAILS_SENT = "WelcomeEmailsSent"
@@ -79,6 +80,13 @@ class Reason(StrEnum):
 
     ADOPTING = "Adopting"
     """A tenant that serves, and whose status was lost, is taken over as it is; the message names the activity."""
+
+    # How the workloads of a tenant that serves are.
+    DEGRADED = "Degraded"
+    """Ready: nobody answers, since no pod of the workload that takes the traffic is available. WorkloadsReady: pods
+    are missing, and others answer. The message says which and why."""
+    UNAVAILABLE = "Unavailable"
+    """No pod of the workload that takes the traffic is available; the message says why."""
 
     # What a person has to look at.
     ACTIVITY_FAILED = "ActivityFailed"

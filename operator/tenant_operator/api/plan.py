@@ -216,6 +216,9 @@ class PlanSpec(ApiModel):
     ipBlock that is wider than a network of the setting EGRESS_CLOSED (private and link-local ones by default) leaves
     that closed; one that lies within it opens it."""
     readiness: Readiness | None = None
+    min_ready_seconds: Annotated[int, whole(0, 3600)] = 10
+    """How long a pod must have been ready, with no restart of a container, until it counts: when a tenant is made, when
+    a changed plan rolls out, and while the tenant serves. 0: an instant is enough."""
     storage: Storage = Storage()
     timeouts: Annotated[dict[str, Duration], keywords(_by_activity("timeouts", _LONGER_THAN_ZERO))] = Field(
         default_factory=dict

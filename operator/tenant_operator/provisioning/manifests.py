@@ -77,6 +77,7 @@ def workloads(names: Names, plan: Plan) -> list[Manifest]:
     values = {
         "labels": names.labels(),
         "workloads": plan.spec.workloads,
+        "min_ready_seconds": plan.spec.min_ready_seconds,
         "env": {workload.name: _env(names, plan, workload) for workload in plan.spec.workloads},
     }
     return BUILT_IN.render("workloads.yaml.j2", names, values)

@@ -61,7 +61,8 @@ class Options:
     `mail_allowlist`: glob patterns of recipients that may be written to; None allows all.
     `timeouts`, `retries`: by activity, over those of the activities; a Plan overrides both. `stalled_retry`: the pause
     between the tries of a rollback whose budget is used up. `max_takeovers`: how often an activity has its whole
-    timeout again because another worker took it over.
+    timeout again because another worker took it over. `degraded_after`: for how long a workload must lack pods until a
+    tenant that serves says so.
     """
 
     base_domain: str = "tenants.example"
@@ -84,6 +85,7 @@ class Options:
     retries: dict[str, Retry] = field(default_factory=dict)
     stalled_retry: timedelta = timedelta(minutes=1)
     max_takeovers: int = 3
+    degraded_after: timedelta = timedelta(seconds=30)
 
     def may_mail(self, recipient: str) -> bool:
         """Whether the allowlist lets an email out to `recipient`."""

@@ -2,16 +2,32 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from tenant_operator.ports import Manifest
+from tenant_operator.provisioning.objects import is_going
 from tenant_operator.text import cut
 
 MESSAGE_LIMIT: Final = 300
 """Characters that are quoted of a message of the cluster."""
+_FRESH: Final = timedelta(minutes=10)
+"""What ails a pod is warned of again within that time."""
+_REVISION: Final = "deployment.kubernetes.io/revision"
 
 # A container that waits for these is on its way; for anything else, it is in trouble.
 _ON_ITS_WAY: Final = frozenset({"", "ContainerCreating", "PodInitializing"})
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was found in a tenant's namespace at a time, in any order; `events` are of events.k8s.io/v1."""
+
+    now: datetime
+    deployments: Sequence[Manifest]
+    replica_sets: Sequence[Manifest] = ()
+    pods: Sequence[Manifest] = ()
+    events: Sequence[Manifest] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +53,10 @@ def rollout(deployment: Manifest) -> Rollout:
     updated, available = _number(status, "updatedReplicas"), _number(status, "availableReplicas")
     total = _number(status, "replicas")
     ready = min(updated, available, wanted)
-    if _number(status, "observedGeneration") < _number(deployment["metadata"], "generation"):
-        # What the status says is about an older specification.
+    if not _is_observed(deployment):
         return Rollout(name, 0, wanted, f"0 of {wanted} ready (not observed yet)")
+    if spec.get("paused"):
+        return Rollout(name, ready, wanted, f"{ready} of {wanted} ready (its rollout is paused: spec.paused)")
     if updated < wanted:
         return Rollout(name, ready, wanted, f"{ready} of {wanted} ready ({updated} of {wanted} pods created)")
     if total > updated:
@@ -49,9 +66,20 @@ def rollout(deployment: Manifest) -> Rollout:
     return Rollout(name, wanted, wanted)
 
 
+def lacks_pods(deployment: Manifest) -> bool:
+    """Whether fewer of its pods are available than it is to have, or none."""
+    wanted = _number(deployment.get("spec") or {}, "replicas", 1)
+    return _number(deployment.get("status") or {}, "availableReplicas") < max(wanted, 1)
+
+
+def has_pods(deployment: Manifest) -> bool:
+    """Whether a pod of it is available, old ones counted."""
+    return _number(deployment.get("status") or {}, "availableReplicas") > 0
+
+
 def rollouts(wanted: Sequence[str], deployments: Sequence[Manifest]) -> list[Rollout]:
     """How far the Deployments of these names are; one that does not exist waits to be created."""
-    found = {each["metadata"]["name"]: each for each in deployments}
+    found = {_name(each): each for each in deployments}
     return [rollout(found[name]) if name in found else Rollout(name, 0, 1, "is missing") for name in wanted]
 
 
@@ -61,48 +89,89 @@ def progress(states: Sequence[Rollout]) -> int:
     return 100 * sum(state.ready for state in states) // wanted if wanted else 100
 
 
-def cause(
-    states: Sequence[Rollout], deployments: Sequence[Manifest], pods: Sequence[Manifest], events: Sequence[Manifest]
-) -> str:
-    """Why the rollouts are not complete: the object, the pod and what ails it, most telling first.
+def _is_observed(deployment: Manifest) -> bool:
+    """Whether the status is about the specification as it is now."""
+    seen = _number(deployment.get("status") or {}, "observedGeneration")
+    return seen >= _number(deployment["metadata"], "generation")
 
-    `deployments`, `pods` and `events` (events.k8s.io/v1) are those of the tenant's namespace, in any order. Empty if
-    all is complete.
-    """
-    found = {each["metadata"]["name"]: each for each in deployments}
+
+def restarted(pods: Sequence[Manifest], within: timedelta, now: datetime) -> str:
+    """Which container was restarted within that time: its pod may have been ready all the while, as far as anybody
+    looked. Empty if none was."""
+    for pod in sorted(pods, key=_name):
+        if is_going(pod):
+            continue
+        for container in _containers(pod):
+            last = (container.get("lastState") or {}).get("terminated") or {}
+            if now - _moment(last.get("finishedAt")) < within:
+                ending = _ending(last, _number(container, "restartCount"))
+                return _printable(f"Pod {_name(pod)}, container {container.get('name')}: restarted ({ending})")
+    return ""
+
+
+def cause(states: Sequence[Rollout], seen: Seen) -> str:
+    """Why the rollouts are not complete: the object, the pod and what ails it, most telling first. Empty if all is
+    complete."""
+    found = {_name(each): each for each in seen.deployments}
     lines = []
     for state in states:
         if state.complete:
             continue
         line = f"Deployment {state.name}{' ' if state.waiting_for == 'is missing' else ': '}{state.waiting_for}"
         deployment = found.get(state.name)
-        trouble = _trouble(deployment, pods, events) if deployment is not None else ""
+        trouble = _trouble(deployment, seen) if deployment is not None and _is_observed(deployment) else ""
         lines.append(f"{line}; {trouble}" if trouble else line)
     return _printable(". ".join(lines))
 
 
-def _trouble(deployment: Manifest, pods: Sequence[Manifest], events: Sequence[Manifest]) -> str:
+def _trouble(deployment: Manifest, seen: Seen) -> str:
+    """What ails the newest pods; older ones are on their way out, and what they did is the past."""
     selector = ((deployment.get("spec") or {}).get("selector") or {}).get("matchLabels") or {}
-    own = [pod for pod in pods if selector and selector.items() <= (pod["metadata"].get("labels") or {}).items()]
-    name: str = deployment["metadata"]["name"]
+    own = [pod for pod in seen.pods if selector and selector.items() <= (pod["metadata"].get("labels") or {}).items()]
+    newest = _newest_replica_set(deployment, seen.replica_sets)
+    if newest is not None:
+        own = [pod for pod in own if _is_made_by(pod, "ReplicaSet", newest)]
     return (
         next(_pod_troubles(own), "")
         or _condition_message(deployment, "ReplicaFailure", "True")
-        or _latest_warning(events, {pod["metadata"]["name"] for pod in own}, kind="Pod")
-        or (_latest_warning(events, {name}, kind="ReplicaSet", prefix=True) if not own else "")
+        or _latest_warning(seen, "Pod", {_name(pod) for pod in own})
+        or (_latest_warning(seen, "ReplicaSet", {newest}) if newest is not None and not own else "")
         or _not_ready(own)
         or _deadline(deployment)
     )
 
 
+def _newest_replica_set(deployment: Manifest, replica_sets: Sequence[Manifest]) -> str | None:
+    """The name of the ReplicaSet that the Deployment makes its pods by now."""
+
+    def revision(manifest: Manifest) -> str | None:
+        number: str | None = (manifest["metadata"].get("annotations") or {}).get(_REVISION)
+        return number
+
+    own = (each for each in replica_sets if _is_made_by(each, "Deployment", _name(deployment)))
+    return next((_name(each) for each in own if revision(each) == revision(deployment)), None)
+
+
+def _is_made_by(manifest: Manifest, kind: str, name: str) -> bool:
+    owners = manifest["metadata"].get("ownerReferences") or ()
+    return any(each.get("kind") == kind and each.get("name") == name for each in owners)
+
+
+def _name(manifest: Manifest) -> str:
+    return str(manifest["metadata"]["name"])
+
+
+def _containers(pod: Manifest) -> list[Mapping[str, Any]]:
+    status = pod.get("status") or {}
+    return [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+
+
 def _pod_troubles(pods: Sequence[Manifest]) -> Iterator[str]:
     """What pods say is wrong with them. Those that are being deleted belong to the past."""
-    for pod in sorted(pods, key=lambda each: str(each["metadata"]["name"])):
-        if pod["metadata"].get("deletionTimestamp"):
+    for pod in sorted(pods, key=_name):
+        if is_going(pod):
             continue
-        status = pod.get("status") or {}
-        name = pod["metadata"]["name"]
-        containers = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+        status, name, containers = pod.get("status") or {}, _name(pod), _containers(pod)
         for container in containers:
             trouble = _container_trouble(container)
             if trouble:
@@ -150,34 +219,38 @@ def _ending(terminated: Mapping[str, Any] | None, restarts: int) -> str:
     return ", ".join(parts)
 
 
-def _latest_warning(events: Sequence[Manifest], names: Collection[str], *, kind: str, prefix: bool = False) -> str:
-    """The newest Warning about one of the objects; with `prefix` about those whose names are made from these."""
+def _latest_warning(seen: Seen, kind: str, names: Collection[str]) -> str:
+    """The newest Warning about one of the objects. Events are kept for an hour: an old one is about the past."""
 
-    def about(event: Manifest) -> str:
+    def is_about(event: Manifest) -> bool:
         subject = event.get("regarding") or {}
-        name = str(subject.get("name") or "")
-        known = any(name.rpartition("-")[0] == each for each in names) if prefix else name in names
-        return name if subject.get("kind") == kind and known else ""
+        return subject.get("kind") == kind and subject.get("name") in names
 
-    warnings = [event for event in events if event.get("type") == "Warning" and about(event)]
-    if not warnings:
+    warnings = [event for event in seen.events if event.get("type") == "Warning" and is_about(event)]
+    newest = max(warnings, key=_last_seen, default=None)
+    if newest is None or seen.now - _last_seen(newest) > _FRESH:
         return ""
-    newest = max(warnings, key=_moment)
-    return f"{kind} {about(newest)}: {newest.get('reason') or 'Warning'}{_after_colon(newest.get('note'))}"
+    return (
+        f"{kind} {newest['regarding']['name']}: {newest.get('reason') or 'Warning'}{_after_colon(newest.get('note'))}"
+    )
 
 
-def _moment(event: Manifest) -> str:
-    """When an event was last seen: RFC 3339 in UTC, which sorts as text."""
+def _last_seen(event: Manifest) -> datetime:
     seen = (event.get("series") or {}).get("lastObservedTime") or event.get("deprecatedLastTimestamp")
-    return str(seen or event.get("eventTime") or event["metadata"].get("creationTimestamp") or "")
+    return _moment(seen or event.get("eventTime") or event["metadata"].get("creationTimestamp"))
+
+
+def _moment(text: object) -> datetime:
+    """A time as Kubernetes writes it; the beginning of time if there is none."""
+    return datetime.fromisoformat(str(text)) if text else datetime.min.replace(tzinfo=UTC)
 
 
 def _not_ready(pods: Sequence[Manifest]) -> str:
-    for pod in sorted(pods, key=lambda each: str(each["metadata"]["name"])):
+    for pod in sorted(pods, key=_name):
         ready = _condition(pod, "Ready", "False")
-        if ready is not None and not pod["metadata"].get("deletionTimestamp"):
+        if ready is not None and not is_going(pod):
             said = ready.get("message") or ready.get("reason") or "not ready"
-            return f"Pod {pod['metadata']['name']}: {_short(said)}"
+            return f"Pod {_name(pod)}: {_short(said)}"
     return ""
 
 

@@ -3,7 +3,7 @@ forget it."""
 
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -23,6 +23,10 @@ def _nothing(before: KnownTenant | None, after: KnownTenant | None) -> None:
 
 _GONE_KEPT: Final = 10_000
 """UIDs of deleted Tenants that are remembered: answers to requests that were under way when they went come soon."""
+
+
+_NEWS: Final = 5.0
+"""Seconds between two writes that tell nothing but a changed cause."""
 
 
 @dataclass(slots=True)
@@ -51,20 +55,29 @@ class Tended:
 
     `has_drifted`: somebody else changed what it is made of. `applied`: the digest of the contents that were applied in
     this life and roll out. `pause`: seconds between the last two tries, and when the next is due. `told`: when the
-    last news were (seconds, monotonic).
+    last news were (seconds, monotonic). `ailing`: how bad it is beyond what is told (see `Health`), and since when.
     """
 
     has_drifted: bool = False
     applied: str | None = None
     pause: tuple[float, float] | None = None
     told: float | None = None
+    ailing: tuple[int, float] | None = None
+
+    def is_time_for_news(self, now: float) -> bool:
+        """Whether the last news are some time ago; if so, these are the last."""
+        if self.told is not None and now - self.told < _NEWS:
+            return False
+        self.told = now
+        return True
 
 
 @dataclass(slots=True)
 class Slot:
     """All that is remembered of one Tenant. `known`: what concerns others of the newest version that could be read,
     `whole` that version, packed if nothing is to be done about it; None if none could be read. `is_readable`: whether
-    the newest version can. `kept`: what its saga knows beside the journal."""
+    the newest version can. `kept`: what its saga knows beside the journal. `lacking`: the names of its Deployments that
+    lack pods, and whether they have none at all."""
 
     uid: str
     known: KnownTenant | None = None
@@ -73,6 +86,7 @@ class Slot:
     mind: Mind = field(default_factory=Mind)
     tended: Tended = field(default_factory=Tended)
     kept: Kept | None = None
+    lacking: Mapping[str, bool] = field(default_factory=dict)
 
 
 class TenantMemory:

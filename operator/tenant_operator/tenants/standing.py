@@ -22,16 +22,26 @@ class Trouble:
 
 
 @dataclass(frozen=True, slots=True)
+class Degradation:
+    """What is wrong with workloads that were ready, in words for people. `is_down`: nobody answers."""
+
+    cause: str
+    is_down: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
     """`suspended`: traffic is paused. `switching`: the route is being closed or opened, and may be either.
     `workloads_hash`: what was last rolled out, or is being. `rolling_out`: why their rollout in place is not complete
-    yet; empty if it is. `trouble`: None if the last look did all that there was to do. `hindrance`: why nothing is done
-    before a person has helped, because the status does not tell what there is; empty if nothing is in the way."""
+    yet; empty if it is. `degraded`: what is wrong with the workloads; None if nothing is, as far as was looked.
+    `trouble`: None if the last look did all that there was to do. `hindrance`: why nothing is done before a person has
+    helped, because the status does not tell what there is; empty if nothing is in the way."""
 
     suspended: bool = False
     switching: bool = False
     workloads_hash: str | None = None
     rolling_out: str = ""
+    degraded: Degradation | None = None
     trouble: Trouble | None = None
     hindrance: str = ""
 
@@ -46,9 +56,22 @@ def standing_of(status: TenantStatus) -> Standing:
         switching=traffic is not None and traffic.reason in (Reason.SUSPENDING, Reason.RESUMING),
         workloads_hash=status.workloads_hash,
         rolling_out=ready.message if ready is not None and ready.reason == Reason.ROLLING_OUT else "",
+        degraded=_degradation_of(status),
         trouble=_trouble_of(status),
         hindrance=stalled.message if stalled is not None and stalled.reason == Reason.STATUS_LOST else "",
     )
+
+
+def _degradation_of(status: TenantStatus) -> Degradation | None:
+    ready = find_condition(status.conditions, ConditionType.READY)
+    workloads = find_condition(status.conditions, ConditionType.WORKLOADS_READY)
+    if ready is not None and ready.reason == Reason.DEGRADED:
+        said, is_down = ready.message, True
+    elif workloads is not None and workloads.reason in (Reason.DEGRADED, Reason.UNAVAILABLE):
+        said, is_down = workloads.message, workloads.reason == Reason.UNAVAILABLE
+    else:
+        return None
+    return Degradation(said, is_down)
 
 
 def _trouble_of(status: TenantStatus) -> Trouble | None:

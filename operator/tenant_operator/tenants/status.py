@@ -129,6 +129,9 @@ def _updates(
                 ConditionType.WORKLOADS_READY, ConditionStatus.FALSE, Reason.ROLLING_OUT, standing.rolling_out
             )
         )
+    elif (degraded := standing.degraded) is not None:
+        reason = Reason.UNAVAILABLE if degraded.is_down else Reason.DEGRADED
+        updates.append(ConditionUpdate(ConditionType.WORKLOADS_READY, ConditionStatus.FALSE, reason, degraded.cause))
     updates.append(_switching(tenant.spec.desired_state, state) if standing.switching else _traffic(state))
     updates.append(_held(saga))
     return updates
@@ -144,7 +147,8 @@ def _held_up(updates: list[ConditionUpdate | ConditionType], backlog: str) -> li
     waits = [ConditionUpdate(ConditionType.AUDIT_BACKLOG, ConditionStatus.TRUE, Reason.AUDIT_SINK_FAILING, backlog)]
     if ConditionType.STALLED not in said and not failed:  # those have more to tell
         waits.append(replace(waits[0], type=ConditionType.RECONCILING))
-        if (ready := said.get(ConditionType.READY)) is not None and ready.status is ConditionStatus.FALSE:
+        ready = said.get(ConditionType.READY)
+        if ready is not None and ready.status is ConditionStatus.FALSE and ready.reason is not Reason.DEGRADED:
             waits.append(replace(waits[0], type=ConditionType.READY, status=ConditionStatus.FALSE))
     return [*updates, *waits]
 
@@ -195,7 +199,9 @@ def _serving(
 ) -> list[ConditionUpdate | ConditionType]:
     ready: ConditionUpdate | ConditionType = ConditionType.READY
     unfinished = _unfinished(desired, state, standing)
-    if state is TenantState.ACTIVE:
+    if state is TenantState.ACTIVE and (degraded := standing.degraded) is not None and degraded.is_down:
+        ready = ConditionUpdate(ConditionType.READY, ConditionStatus.FALSE, Reason.DEGRADED, degraded.cause)
+    elif state is TenantState.ACTIVE:
         message = f"serving at {names.url}"
         ready = ConditionUpdate(ConditionType.READY, ConditionStatus.TRUE, Reason.ACTIVE, message)
     elif desired is not DesiredState.SUSPENDED and unfinished is not None:

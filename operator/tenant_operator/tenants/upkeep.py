@@ -17,7 +17,10 @@ from tenant_operator.provisioning.objects import apply_all, delete_all, ref_of
 from tenant_operator.saga.errors import ActivityError, Rejected
 from tenant_operator.saga.evolve import bounded
 from tenant_operator.saga.step import NotYet
+from tenant_operator.tenants.feed import Told
+from tenant_operator.tenants.health import Health, went_down
 from tenant_operator.tenants.host import Silence, TenantSaga
+from tenant_operator.tenants.lifecycle import requester
 from tenant_operator.tenants.memory import TenantMemory, Tended
 from tenant_operator.tenants.notices import Happening
 from tenant_operator.tenants.standing import SERVING, Standing, Trouble, standing_of
@@ -26,7 +29,6 @@ from tenant_operator.tenants.writer import StatusWriter
 _FIRST_PAUSE: Final = 5.0
 _LONGEST_PAUSE: Final = 300.0
 _ROLLOUT_RECHECK: Final = 5.0
-_NEWS: Final = 5.0
 
 
 class Upkeep:
@@ -37,8 +39,11 @@ class Upkeep:
     status where the cluster may be ahead of it.
     """
 
-    def __init__(self, host: TenantSaga, writer: StatusWriter, memory: TenantMemory, clock: Clock) -> None:
+    def __init__(
+        self, host: TenantSaga, writer: StatusWriter, health: Health, memory: TenantMemory, clock: Clock
+    ) -> None:
         self._host = host
+        self._health = health
         self._memory = memory
         self._writer = writer
         self._clock = clock
@@ -77,11 +82,12 @@ class Upkeep:
             tenant = await self._contents(tenant)
             tenant, again = await self._rollout(tenant)
             tenant = await self._traffic(tenant)  # what had to wait for the rollout
+            tenant, soon = await self._health.tend(tenant)
             tenant = await self._recovered(tenant)
         except ActivityError as error:
             return await self._in_trouble(tenant, error), self._pause(slot.tended)
         slot.tended.pause = None
-        return tenant, again
+        return tenant, min((each for each in (again, soon) if each is not None), default=None)
 
     def _pause(self, tended: Tended) -> float:
         """Until the next try, unless something wakes the tenant before: that is a try, too, but doubles nothing."""
@@ -103,7 +109,7 @@ class Upkeep:
         happening = Happening("UpkeepFailed", message, warning=True)
         trouble, old = Trouble(message, error.can_heal), standing.trouble
         turned = old is None or old.can_heal is not trouble.can_heal
-        if turned or (old != trouble and self._is_time_for_news(self._tended(tenant))):
+        if turned or (old != trouble and self._tended(tenant).is_time_for_news(self._clock.elapsed())):
             with suppress(ActivityError):  # no status can be written: the next try finds out whether that has passed
                 return await self._writer.write_standing(tenant, replace(standing, trouble=trouble), happening)
         await self._writer.tell(tenant, [happening])
@@ -122,9 +128,12 @@ class Upkeep:
         standing = standing_of(tenant.status)
         if standing.suspended is wanted and not standing.switching:
             return tenant
-        ctx = self._context(tenant)
-        if not wanted and not await self._may_open(ctx, standing):
-            return tenant
+        ctx, degraded = self._context(tenant), standing.degraded
+        if not wanted and ctx.plan is not None:
+            degraded = await self._health.look(ctx, ctx.plan)
+            is_down = degraded is not None and degraded.is_down
+            if is_down and (standing.rolling_out or ctx.digest(ctx.plan) != standing.workloads_hash):
+                return tenant  # nobody answers yet: opening waits for the changed plan
         if not standing.switching:
             standing = replace(standing, switching=True)
             tenant = await self._writer.write_standing(tenant, standing)
@@ -132,13 +141,17 @@ class Upkeep:
         done = replace(standing, suspended=wanted, switching=False)
         if standing.suspended is wanted:  # somebody changed their mind in between
             return await self._writer.write_standing(tenant, done)
-        happening = (
-            Happening("Suspended", "traffic is paused, everything is kept")
-            if wanted
-            else Happening("Resumed", f"serving at {ctx.names.url}")
-        )
-        event = "tenant.suspended" if wanted else "tenant.resumed"
-        return await self._writer.write_standing(tenant, done, happening, event=event)
+        who = requester(tenant)
+        if wanted:
+            paused = Happening("Suspended", "traffic is paused, everything is kept")
+            return await self._writer.write_standing(tenant, done, paused, events=[("tenant.suspended", {}, who)])
+        events: list[Told] = [("tenant.resumed", {}, who)]
+        if degraded is None or not degraded.is_down:
+            resumed = Happening("Resumed", f"serving at {ctx.names.url}")
+            return await self._writer.write_standing(tenant, done, resumed, events=events)
+        resumed = Happening("Resumed", f"the route is open, and {degraded.cause}", warning=True)
+        events.append(went_down(ctx, degraded))
+        return await self._writer.write_standing(tenant, replace(done, degraded=degraded), resumed, events=events)
 
     async def _contents(self, tenant: Tenant) -> Tenant:
         """Roll out what the plan has changed, and put right what somebody else has."""
@@ -184,13 +197,6 @@ class Upkeep:
             return True
         return drifted and await self._takes_traffic(ctx, plan)
 
-    async def _may_open(self, ctx: Context, standing: Standing) -> bool:
-        """Where nobody answers yet because a changed plan is on its way, opening waits for it."""
-        if ctx.plan is None or await self._takes_traffic(ctx, ctx.plan):
-            return True
-        digest = ctx.digest(ctx.plan)
-        return digest == standing.workloads_hash and not standing.rolling_out
-
     async def _takes_traffic(self, ctx: Context, plan: Plan) -> bool:
         """Whether the workload that the plan sends the traffic to has a pod that can take it."""
         name = plan.spec.routed_workload.name
@@ -219,7 +225,7 @@ class Upkeep:
         ctx, tended = self._context(tenant), self._tended(tenant)
         progress = await WaitReady().run(ctx)
         if isinstance(progress, NotYet):
-            if progress.cause != standing.rolling_out and self._is_time_for_news(tended):
+            if progress.cause != standing.rolling_out and tended.is_time_for_news(self._clock.elapsed()):
                 happening = Happening("RollingOut", progress.cause)
                 tenant = await self._writer.write_standing(
                     tenant, replace(standing, rolling_out=progress.cause), happening
@@ -232,14 +238,6 @@ class Upkeep:
             await self._prune(ctx, ctx.contents(ctx.plan).workloads)
         happening = Happening("RolledOut", progress.detail)
         return await self._writer.write_standing(tenant, replace(standing, rolling_out=""), happening), None
-
-    def _is_time_for_news(self, tended: Tended) -> bool:
-        """Whether the last news are some time ago; if so, these are the last."""
-        now = self._clock.elapsed()
-        if tended.told is not None and now - tended.told < _NEWS:
-            return False
-        tended.told = now
-        return True
 
     def _tended(self, tenant: Tenant) -> Tended:
         return self._memory.slot(tenant).tended

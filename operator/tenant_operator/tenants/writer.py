@@ -17,9 +17,8 @@ from tenant_operator.saga.evolve import Worker
 from tenant_operator.saga.facts import ActivityCompleted, CompensationStarted, Fact, RunFinished, RunStarted
 from tenant_operator.saga.model import Kind, Outcome, Saga
 from tenant_operator.saga.sight import next_time
-from tenant_operator.tenants.feed import audit_event, audit_events
+from tenant_operator.tenants.feed import Told, audit_event, audit_events
 from tenant_operator.tenants.journal import saga_of
-from tenant_operator.tenants.lifecycle import requester
 from tenant_operator.tenants.memory import TenantMemory
 from tenant_operator.tenants.notices import Happening, notices
 from tenant_operator.tenants.recollection import Recollection
@@ -117,7 +116,7 @@ class StatusWriter:
         for fact in facts:
             match fact:
                 case ActivityCompleted(output=Deployed(workloads_hash)):
-                    standing = replace(standing, workloads_hash=workloads_hash, rolling_out="")
+                    standing = replace(standing, workloads_hash=workloads_hash, rolling_out="", degraded=None)
                 case ActivityCompleted(output=Activated(suspended)):
                     standing = replace(standing, suspended=suspended)
                 case RunStarted(kind=Kind.ADOPT):
@@ -132,15 +131,13 @@ class StatusWriter:
         return standing
 
     async def write_standing(
-        self, record: Tenant, standing: Standing, *happenings: Happening, event: str | None = None
+        self, record: Tenant, standing: Standing, *happenings: Happening, events: Sequence[Told] = ()
     ) -> Tenant:
-        """Journal a change beside the saga, with the audit event that tells it if it is a change of state. Raises
-        Stale (the newer record is known by then), Unavailable."""
-        now, events = next_time(self._clock.now(), saga_of(record)), []
-        if event is not None:
-            names, who = self._steps.names(record), requester(record)
-            events.append(audit_event(record, names, event, {}, who, now=now, event_id=self._new_id()))
-        stored = await self._project(record, standing, now, events=events)
+        """Journal a change beside the saga, with the audit events that tell it. Raises Stale (the newer record is known
+        by then), Unavailable."""
+        now, names = next_time(self._clock.now(), saga_of(record)), self._steps.names(record)
+        told = [audit_event(record, names, *event, now=now, event_id=self._new_id()) for event in events]
+        stored = await self._project(record, standing, now, events=told)
         self._courier.hand_over(key_of(stored), stored.status.outbox)
         await self.tell(stored, happenings)
         return stored

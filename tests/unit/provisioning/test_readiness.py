@@ -1,11 +1,15 @@
 """When a rollout is complete, and what is said of one that is not."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from tenant_operator.ports import Manifest
-from tenant_operator.provisioning.readiness import cause, progress, rollout, rollouts
+from tenant_operator.provisioning.readiness import Seen, cause, progress, restarted, rollout, rollouts
+
+REVISION = "deployment.kubernetes.io/revision"
+NOW = datetime(2026, 1, 1, 12, 1, tzinfo=UTC)
 
 
 def a_deployment(
@@ -47,9 +51,14 @@ def a_warning(kind: str, name: str, reason: str, note: str, seen: str = "2026-01
     }
 
 
-def explain(*pods: Manifest, deployment: Manifest | None = None, events: tuple[Manifest, ...] = ()) -> str:
+def explain(
+    *pods: Manifest,
+    deployment: Manifest | None = None,
+    replica_sets: tuple[Manifest, ...] = (),
+    events: tuple[Manifest, ...] = (),
+) -> str:
     deployments = [deployment or a_deployment(availableReplicas=0)]
-    return cause(rollouts(["auth"], deployments), deployments, pods, events)
+    return cause(rollouts(["auth"], deployments), Seen(NOW, deployments, replica_sets, pods, events))
 
 
 def test_a_rollout_is_complete_when_every_new_pod_is_available() -> None:
@@ -95,7 +104,7 @@ def test_the_deadline_of_a_rollout_is_no_failure_but_is_told() -> None:
 def test_a_workload_that_was_not_found_is_waited_for() -> None:
     states = rollouts(["auth", "worker"], [a_deployment(availableReplicas=2)])
 
-    assert cause(states, [], [], []) == "Deployment worker is missing"
+    assert cause(states, Seen(NOW, [])) == "Deployment worker is missing"
 
 
 def test_a_deployment_that_the_plan_does_not_want_is_not_waited_for() -> None:
@@ -192,10 +201,95 @@ def test_the_newest_warning_about_a_pod_is_told() -> None:
     assert told.endswith("Pod auth-7d9-x: FailedMount: no such secret")
 
 
-def test_a_warning_about_the_replica_set_is_told_while_there_are_no_pods() -> None:
-    events = (a_warning("ReplicaSet", "auth-7d9", "FailedCreate", "violates PodSecurity"),)
+def a_replica_set(name: str, revision: str, deployment: str = "auth") -> Manifest:
+    return {
+        "metadata": {
+            "name": name,
+            "annotations": {REVISION: revision},
+            "ownerReferences": [{"kind": "Deployment", "name": deployment}],
+        }
+    }
 
-    assert explain(events=events).endswith("ReplicaSet auth-7d9: FailedCreate: violates PodSecurity")
+
+def revised(revision: str) -> Manifest:
+    deployment = a_deployment(availableReplicas=0)
+    deployment["metadata"]["annotations"] = {REVISION: revision}
+    return deployment
+
+
+def made_by(replica_set: str, pod: Manifest) -> Manifest:
+    pod["metadata"]["ownerReferences"] = [{"kind": "ReplicaSet", "name": replica_set}]
+    return pod
+
+
+SETS = (a_replica_set("auth-old", "1"), a_replica_set("auth-new", "2"), a_replica_set("worker-new", "2", "worker"))
+
+
+def test_a_warning_about_the_replica_set_is_told_while_there_are_no_pods() -> None:
+    events = (
+        a_warning("ReplicaSet", "auth-new", "FailedCreate", "violates PodSecurity"),
+        a_warning("ReplicaSet", "auth-old", "FailedCreate", "exceeded quota", "2026-01-01T12:00:30Z"),
+    )
+
+    told = explain(deployment=revised("2"), replica_sets=SETS, events=events)
+
+    assert told.endswith("ReplicaSet auth-new: FailedCreate: violates PodSecurity")
+
+
+def test_what_old_pods_suffer_from_is_not_blamed_on_new_ones() -> None:
+    crashing = [a_container({"waiting": {"reason": "CrashLoopBackOff"}}, restarts=4)]
+    waiting = [a_container({"waiting": {"reason": "ContainerCreating"}})]
+
+    told = explain(
+        made_by("auth-old", a_pod("auth-old-1", containerStatuses=crashing)),
+        made_by("auth-new", a_pod("auth-new-1", containerStatuses=waiting)),
+        deployment=revised("2"),
+        replica_sets=SETS,
+        events=(a_warning("Pod", "auth-old-1", "BackOff", "restarting failed container"),),
+    )
+
+    assert told == "Deployment auth: 0 of 2 ready"
+
+
+def test_an_old_warning_is_about_the_past() -> None:
+    events = (a_warning("Pod", "auth-7d9-x", "FailedMount", "no such secret", "2026-01-01T11:50:00Z"),)
+
+    assert explain(a_pod(), events=events) == "Deployment auth: 0 of 2 ready"
+
+
+def test_nothing_is_blamed_before_a_changed_deployment_was_looked_at() -> None:
+    crashing = [a_container({"waiting": {"reason": "CrashLoopBackOff"}}, restarts=4)]
+
+    told = explain(
+        a_pod(containerStatuses=crashing), deployment=a_deployment(availableReplicas=2, observedGeneration=2)
+    )
+
+    assert told == "Deployment auth: 0 of 2 ready (not observed yet)"
+
+
+def test_a_rollout_that_somebody_paused_is_said_to_be() -> None:
+    deployment = a_deployment(availableReplicas=2)
+    deployment["spec"]["paused"] = True
+
+    assert explain(deployment=deployment) == "Deployment auth: 2 of 2 ready (its rollout is paused: spec.paused)"
+
+
+@pytest.mark.parametrize(("seconds", "counts"), [(9, True), (11, False)])
+def test_a_container_that_was_restarted_a_moment_ago_is_told(seconds: int, *, counts: bool) -> None:
+    ended = {"exitCode": 1, "reason": "Error", "finishedAt": "2026-01-01T12:00:00Z"}
+    pods = [a_pod(containerStatuses=[a_container({"running": {}}, restarts=2, last=ended)])]
+    now = datetime(2026, 1, 1, 12, tzinfo=UTC) + timedelta(seconds=seconds)
+
+    told = restarted(pods, timedelta(seconds=10), now)
+
+    assert told == ("Pod auth-7d9-x, container auth: restarted (exit code 1, 2 restarts)" if counts else "")
+
+
+def test_a_pod_that_goes_or_was_never_restarted_is_no_reason_to_wait() -> None:
+    ended = {"exitCode": 1, "finishedAt": "2026-01-01T12:01:00Z"}
+    going = a_pod(going=True, containerStatuses=[a_container({"running": {}}, restarts=2, last=ended)])
+
+    assert restarted([going, a_pod(containerStatuses=[a_container({"running": {}})])], timedelta(seconds=10), NOW) == ""
 
 
 def test_a_pod_that_merely_does_not_answer_is_told() -> None:
@@ -219,7 +313,7 @@ def test_every_workload_that_is_not_ready_is_told() -> None:
     deployments = [a_deployment("a", availableReplicas=0), a_deployment("b", availableReplicas=2)]
     states = rollouts(["a", "b", "c"], deployments)
 
-    assert cause(states, deployments, [], []) == "Deployment a: 0 of 2 ready. Deployment c is missing"
+    assert cause(states, Seen(NOW, deployments)) == "Deployment a: 0 of 2 ready. Deployment c is missing"
 
 
 def test_a_message_of_the_cluster_is_quoted_in_one_line_of_bounded_length() -> None:

@@ -44,22 +44,39 @@ class WaitReady(Activity):
         if not all(state.complete for state in states):
             cause = await self._cause(ctx, states, deployments)
             return NotYet(cause, _ROLLOUT_RECHECK, percent)
+        if unsettled := await self._unsettled(ctx, ctx.plan):
+            return NotYet(unsettled, _ROLLOUT_RECHECK, percent)
         unanswered = await _probe(ctx, ctx.plan)
         if unanswered:
             return NotYet(unanswered, _PROBE_RECHECK, percent)
         return Done(f"{len(states)} workloads ready, {sum(state.ready for state in states)} pods")
 
+    async def _unsettled(self, ctx: Context, plan: Plan) -> str:
+        """Why pods that are available are not to be relied on; empty if they are."""
+        settled = timedelta(seconds=plan.spec.min_ready_seconds)
+        if not settled:
+            return ""
+        pods = await ctx.ports.cluster.list("v1", "Pod", ctx.names.namespace, {LABEL_TENANT_UID: ctx.uid})
+        restarted = readiness.restarted(pods, settled, ctx.ports.clock.now())
+        return f"{restarted}; it counts when it has been up for {settled.seconds} s" if restarted else ""
+
     async def _cause(self, ctx: Context, states: Sequence[readiness.Rollout], deployments: Sequence[Manifest]) -> str:
-        if not ctx.is_awaited():  # asking what ails the pods would cost the API server two lists, for nobody
-            return readiness.cause(states, deployments, (), ())
-        cluster, namespace = ctx.ports.cluster, ctx.names.namespace
-        pods, events = await all_of(
-            (
-                cluster.list("v1", "Pod", namespace, {LABEL_TENANT_UID: ctx.uid}),
-                cluster.list("events.k8s.io/v1", "Event", namespace, {}),
-            )
+        if not ctx.is_awaited():  # asking what ails the pods would cost the API server three lists, for nobody
+            return readiness.cause(states, readiness.Seen(ctx.ports.clock.now(), deployments))
+        return readiness.cause(states, await look_at_pods(ctx, deployments))
+
+
+async def look_at_pods(ctx: Context, deployments: Sequence[Manifest]) -> readiness.Seen:
+    """What there is to be seen of the tenant's pods, beside their Deployments."""
+    cluster, namespace, own = ctx.ports.cluster, ctx.names.namespace, {LABEL_TENANT_UID: ctx.uid}
+    replica_sets, pods, events = await all_of(
+        (
+            cluster.list("apps/v1", "ReplicaSet", namespace, own),
+            cluster.list("v1", "Pod", namespace, own),
+            cluster.list("events.k8s.io/v1", "Event", namespace, {}),
         )
-        return readiness.cause(states, deployments, pods, events)
+    )
+    return readiness.Seen(ctx.ports.clock.now(), deployments, replica_sets, pods, events)
 
 
 async def _probe(ctx: Context, plan: Plan) -> str:

@@ -31,6 +31,11 @@ if stalled.status == "True" then
   return { status = "Degraded", message = stalled.message }
 end
 
+if ready.reason == "Degraded" then
+  -- It is to serve, and nobody answers.
+  return { status = "Degraded", message = ready.message }
+end
+
 if reconciling.status == "True" then
   return { status = "Progressing", message = reconciling.message }
 end
