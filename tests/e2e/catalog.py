@@ -110,6 +110,7 @@ OWN_PLANS = (
     "held-to-fail",
     "bottomless",
     "outgoing",
+    "staying",
 )
 """Plans that a test applies itself, called as its tenant."""
 

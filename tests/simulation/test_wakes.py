@@ -1,20 +1,11 @@
 """What of a tenant's own objects a waiting saga is woken by: nothing that it would not act on."""
 
 import asyncio
-from typing import Any
 
 from tenant_operator.api.states import TenantState
 from tests.fakes.cluster import healthy, stuck
 from tests.simulation.virtual_time import run
 from tests.simulation.world import KEY, TENANT, Life, World
-
-
-def deployments(world: World) -> list[dict[str, Any]]:
-    """The tenant's, as a watch tells of them."""
-    return [
-        {**each, "metadata": {"uid": each["metadata"]["name"], **each["metadata"]}}
-        for each in world.cluster.objects("Deployment")
-    ]
 
 
 def test_a_saga_that_waits_for_pods_is_woken_when_a_deployment_is_complete() -> None:
@@ -24,18 +15,14 @@ def test_a_saga_that_waits_for_pods_is_woken_when_a_deployment_is_complete() -> 
         world.store.apply(TENANT)
         life = Life(world)
         await asyncio.sleep(2)  # the next look by itself is due after five seconds
-        coming = deployments(world)
-        assert len(coming) > 0
-        world.cluster.rollout = healthy
-        world.cluster.roll_out()
-
-        for body in coming:
-            life.inbox.child_changed("MODIFIED", body)
+        assert len(world.cluster.objects("Deployment")) > 0
+        life.hears_of_deployments()
         await asyncio.sleep(0.5)
         assert state_in(world) is TenantState.PROVISIONING, "they said nothing that the saga waits for"
 
-        for body in deployments(world):
-            life.inbox.child_changed("MODIFIED", body)
+        world.cluster.rollout = healthy
+        world.cluster.roll_out()
+        life.hears_of_deployments()
         await asyncio.sleep(0.5)
         assert state_in(world) is TenantState.ACTIVE
         await life.end()

@@ -347,6 +347,12 @@ class Life:
         metadata = {"name": name, "namespace": namespace.name, "uid": f"uid-{kind}-{name}", "labels": labels}
         self.inbox.child_changed("DELETED", {"kind": kind, "metadata": metadata})
 
+    def hears_of_deployments(self) -> None:
+        """The watch of Deployments tells how they are now."""
+        for each in self.world.cluster.objects("Deployment"):
+            body = {**each, "metadata": {"uid": each["metadata"]["name"], **each["metadata"]}}
+            self._tell(self.inbox.child_changed, "MODIFIED", body)
+
     @property
     def quiet(self) -> bool:
         """Nothing runs, waits or is due."""

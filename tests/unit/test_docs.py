@@ -22,7 +22,10 @@ from tools.docs.pages import PAGES
 
 REFERENCE = PAGES["reference.md"]()
 ALL_PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-TELLERS = [ROOT / "operator/tenant_operator/tenants" / name for name in ("notices.py", "reconciler.py", "upkeep.py")]
+TELLERS = [
+    ROOT / "operator/tenant_operator/tenants" / name
+    for name in ("health.py", "notices.py", "reconciler.py", "upkeep.py")
+]
 
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _CODE = re.compile(r"`[^`\n]*`")

@@ -90,6 +90,10 @@ EVENTS: Final[Mapping[str, str]] = {
     "RollingOut": "A changed plan is being rolled out; the message says what it waits for.",
     "RolledOut": "The changed plan is rolled out.",
     "DriftCorrected": "What another hand changed was put right.",
+    "Degraded": "Nobody answers: no pod of the workload that takes the traffic is available; the message says why.",
+    "Recovered": "Somebody answers again.",
+    "WorkloadsDegraded": "Pods are missing, and the tenant serves, or is paused; the message says which and why.",
+    "WorkloadsRecovered": "Every pod is available again.",
     "UpkeepFailed": "A suspension, a resumption, a rollout or a correction met an error; it is tried again.",
     "UpkeepRecovered": "What UpkeepFailed told is no longer so.",
 }

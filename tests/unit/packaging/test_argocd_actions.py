@@ -41,6 +41,8 @@ EXPECTED = {
     "active-suspending": "resume decommission",
     "active-suspending-begun": "resume decommission",
     "active-suspending-failed": "resume decommission",
+    "active-degraded-suspending": "resume decommission",
+    "suspended-degraded": "resume decommission",
     "suspended": "resume decommission",
     "suspended-from-the-start": "resume decommission",
     "suspended-rolling-out": "resume decommission",

@@ -33,6 +33,8 @@ HEALTH_STATES = (
     "pending-cancelled",
     "active",
     "active-rolling-out",
+    "active-degraded",
+    "active-degraded-rolling-out",
     "active-refused-retry",
     "active-unseen-suspend",
     "suspended",

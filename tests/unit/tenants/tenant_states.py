@@ -15,7 +15,7 @@ from tenant_operator.saga.facts import ActivityCompleted, ActivityFailed, Fact, 
 from tenant_operator.saga.model import RowState, Saga
 from tenant_operator.saga.step import RetryPolicy
 from tenant_operator.tenants.lifecycle import demand, take_request
-from tenant_operator.tenants.standing import Standing, Trouble, standing_of
+from tenant_operator.tenants.standing import Degradation, Standing, Trouble, standing_of
 from tenant_operator.tenants.status import project
 from tests.unit.saga.interpreter import START, Interpreter, all_steps, seeded
 from tests.unit.tenants.a_tenant import NAMES, new_id, tenant
@@ -133,6 +133,12 @@ class _Life:
     def rolling_out(self) -> "_Life":
         """The plan has changed, and the workloads follow it."""
         self._tell(replace(standing_of(self.record.status), rolling_out="rolling out plan starter"))
+        return self
+
+    def degraded(self, *, is_down: bool) -> "_Life":
+        """Pods of the workloads are gone."""
+        cause = "nobody answers: Deployment auth: 0 of 2 ready" if is_down else "Deployment auth: 1 of 2 ready"
+        self._tell(replace(standing_of(self.record.status), degraded=Degradation(cause, is_down)))
         return self
 
     def switching(self) -> "_Life":
@@ -289,6 +295,10 @@ def _lives() -> Iterator[tuple[str, Callable[[], _Life]]]:  # noqa: PLR0915 (a l
         lambda: _begun().until(_A.SEND_WELCOME_EMAILS).skips(_A.SEND_WELCOME_EMAILS).rests(),
     )
     yield "active-rolling-out", lambda: _active().rolling_out()
+    yield "active-degraded", lambda: _active().degraded(is_down=True)
+    yield "active-degraded-serving", lambda: _active().degraded(is_down=False)
+    yield "active-degraded-rolling-out", lambda: _active().degraded(is_down=True).rolling_out()
+    yield "active-degraded-suspending", lambda: _active().degraded(is_down=True).wanting(suspended)
     yield "active-refused-retry", lambda: _active().asking(Action.RETRY)
     yield "active-upkeep-retrying", lambda: _active().troubled(can_heal=True)
     yield "active-upkeep-failed", lambda: _active().troubled(can_heal=False)
@@ -301,6 +311,7 @@ def _lives() -> Iterator[tuple[str, Callable[[], _Life]]]:  # noqa: PLR0915 (a l
     yield "suspended", _suspended
     yield "suspended-from-the-start", lambda: _begun(suspended).rests()
     yield "suspended-rolling-out", lambda: _suspended().rolling_out()
+    yield "suspended-degraded", lambda: _suspended().degraded(is_down=True)
     yield "suspended-refused-cancel", lambda: _suspended().asking(Action.CANCEL)
     yield "suspended-upkeep-failed", lambda: _suspended().troubled(can_heal=False)
     yield "suspended-resuming", lambda: _suspended().wanting(active)
