@@ -133,6 +133,8 @@ def stage(state: Path) -> Iterator[Bench]:
         platform.install(environment)
         platform.start_operator(cluster, environment, _SETTINGS)
         platform.apply(environment, *platform.CATALOG)
+        change = json.dumps({"spec": work.INSTANTLY})
+        platform.kubectl(environment, "patch", "plan", work.PLAN, "--type=merge", f"--patch={change}")
         platform.kubectl(environment, "wait", "--for=condition=Ready", "organizations", "--all", "--timeout=60s")
         place = f"--serviceaccount=default:{_ACCOUNT}"
         platform.kubectl(environment, "create", "serviceaccount", _ACCOUNT, "--namespace=default")

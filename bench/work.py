@@ -22,6 +22,8 @@ from tenant_operator.provisioning.options import Options
 
 PLAN: Final = "enterprise"
 """The sample plan that has no limit of tenants."""
+INSTANTLY: Final = {"minReadySeconds": 0}
+"""What is changed of it: with the default, everybody would wait for ten seconds and do nothing."""
 ORGANIZATION: Final = "cymmetri"
 TENANTS: Final = f"/apis/intelliauth.io/v1alpha1/namespaces/{ORGANIZATION}/tenants"
 BASE_DOMAIN: Final = "tenants.example"
@@ -102,7 +104,8 @@ def prepare(environment: Environment, kubeconfig: dict[str, Any], names: list[st
     """The floor's work for tenants of these names."""
     (cluster,), (user,) = kubeconfig["clusters"], kubeconfig["users"]
     plans = yaml.safe_load_all((SAMPLES / "plans.yaml").read_text(encoding="utf-8"))
-    plan = Plan.model_validate(next(each for each in plans if each["metadata"]["name"] == PLAN))
+    sample = next(each for each in plans if each["metadata"]["name"] == PLAN)
+    plan = Plan.model_validate({**sample, "spec": {**sample["spec"], **INSTANTLY}})
     return Work(
         server=cluster["cluster"]["server"],
         authority=cluster["cluster"]["certificate-authority-data"],
