@@ -57,6 +57,15 @@ class ObjectRef:
         return f"{self.kind} {self.namespace + '/' if self.namespace else ''}{self.name}"
 
 
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Something of an object that is not as it was applied. `field`: its path, such as `spec.replicas`; empty: the
+    whole object is gone. `manager`: the field manager who has set it; empty if nobody has (it was removed)."""
+
+    field: str
+    manager: str = ""
+
+
 class Cluster(Protocol):
     """The Kubernetes objects a tenant is made of."""
 
@@ -72,6 +81,14 @@ class Cluster(Protocol):
 
     async def apply(self, manifest: Manifest) -> None:
         """Server-side apply as field manager `tenant-operator`, taking over the fields it names."""
+
+    async def compare(self, manifest: Manifest) -> Sequence[Difference]:
+        """In what the object is not as the manifest has it, if the manifest is what was applied last: what others have
+        changed, removed or set beside. Left to them are notes in its metadata, its status, the time of `kubectl rollout
+        restart`, and the replicas if the manifest names none."""
+
+    async def correct(self, manifest: Manifest) -> None:
+        """Apply, and take away what `compare` finds of others."""
 
     async def delete(self, ref: ObjectRef) -> bool:
         """Ask for deletion, dependents included. True once it is gone (absent is success), False while it is going."""

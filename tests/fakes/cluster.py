@@ -2,12 +2,12 @@
 
 import re
 from base64 import b64encode
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 from tenant_operator.adapters.kubernetes.resources import ref_of, resource
-from tenant_operator.ports import Clock, Manifest, ObjectRef
+from tenant_operator.ports import Clock, Difference, Manifest, ObjectRef
 from tenant_operator.saga.errors import Rejected, Unavailable
 from tests.fakes.hooks import Hook, nothing_happens
 from tests.fakes.jsondata import copied
@@ -17,6 +17,7 @@ Rollout = Callable[[Manifest], tuple[dict[str, Any], list[Manifest]]]
 
 _NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 _WORKLOADS: Final = frozenset({"Deployment", "StatefulSet", "DaemonSet"})
+_NOT_COMPARED: Final = ("apiVersion", "kind", "metadata", "status")
 _SERVER_SET: Final = ("uid", "resourceVersion", "creationTimestamp", "generation", "deletionTimestamp")
 
 Key = tuple[str, str, str]
@@ -74,6 +75,7 @@ class FakeCluster:
         self._clock = clock
         self._objects: dict[Key, Manifest] = {}
         self._looks_left: dict[str, int] = {}
+        self._editors: dict[Key, str] = {}
         self._created: dict[Key, dict[str, set[str]]] = {}
         self._applied: dict[Key, dict[str, set[str]]] = {}
         self._version = 0
@@ -127,6 +129,34 @@ class FakeCluster:
         self._disown(key, manifest)
         self._store(key, manifest)
         await self.after("apply", str(ref))
+
+    async def compare(self, manifest: Manifest) -> Sequence[Difference]:
+        key = _key(ref_of(manifest))
+        self._look(key)
+        stored = self._objects.get(key)
+        if stored is None:
+            return [Difference("")]
+        editor = self._editors.get(key, "")
+        return [Difference(path, editor) for path in _differing(_comparable(manifest), _comparable(stored, manifest))]
+
+    async def correct(self, manifest: Manifest) -> None:
+        key = _key(ref_of(manifest))
+        if (stored := self._objects.get(key)) is not None:
+            # The apply leaves alone what it does not name: the rest of what others have set has to go before.
+            kept: Manifest = {name: stored[name] for name in _NOT_COMPARED if name in stored}
+            if "replicas" in stored.get("spec", {}):
+                kept["spec"] = {"replicas": stored["spec"]["replicas"]}
+            self._objects[key] = kept
+        await self.apply(manifest)
+
+    def edit(self, ref: ObjectRef, patch: Manifest, manager: str = "kubectl-edit") -> None:
+        """Somebody else changes the object, by a JSON merge patch (RFC 7386)."""
+        key = _key(ref)
+        changed = _merged(copied(self._objects[key]), patch)
+        if changed.get("spec") != self._objects[key].get("spec"):
+            changed["metadata"]["generation"] += 1
+        self._editors[key] = manager
+        self._put(key, changed)
 
     async def delete(self, ref: ObjectRef) -> bool:
         key = _key(ref)
@@ -210,6 +240,8 @@ class FakeCluster:
                     new["metadata"][name] = {**metadata[name], **new["metadata"].get(name, {})}
             if "status" in old:
                 new["status"] = old["status"]
+            if "replicas" in old.get("spec", {}):
+                new["spec"] = {"replicas": old["spec"]["replicas"], **new["spec"]}
             if new == old:
                 return
             if new.get("spec") != old.get("spec"):
@@ -274,6 +306,57 @@ class FakeCluster:
 def _marks(manifest: Manifest) -> dict[str, set[str]]:
     """The names of labels and annotations that a manifest sets."""
     return {name: set(manifest["metadata"].get(name) or ()) for name in ("labels", "annotations")}
+
+
+def _comparable(manifest: Manifest, wanted: Manifest | None = None) -> dict[str, Any]:
+    """What others may not change: all but the status, notes in the metadata, and replicas that are `wanted` by none."""
+    wanted = manifest if wanted is None else wanted
+    content = {name: value for name, value in manifest.items() if name not in _NOT_COMPARED}
+    if "replicas" not in (wanted.get("spec") or {}) and "spec" in content:
+        content["spec"] = {name: value for name, value in content["spec"].items() if name != "replicas"}
+    names = _marks(wanted)
+    marks = {
+        name: {each: value for each, value in (manifest["metadata"].get(name) or {}).items() if each in names[name]}
+        for name in names
+    }
+    return {"metadata": marks, **content}
+
+
+def _differing(wanted: object, stored: object, path: str = "") -> Iterator[str]:
+    """The paths at which two values differ."""
+    if isinstance(wanted, list) and isinstance(stored, list) and all(_is_named(each) for each in [*wanted, *stored]):
+        wanted, stored = _by_name(wanted), _by_name(stored)
+    if not (isinstance(wanted, dict) and isinstance(stored, dict)):
+        if wanted != stored:
+            yield path
+        return
+    for name in sorted(wanted.keys() | stored.keys()):
+        step = name if name.startswith("[") or not path else f".{name}"
+        if name in wanted and name in stored:
+            yield from _differing(wanted[name], stored[name], path + step)
+        else:
+            yield path + step
+
+
+def _is_named(item: object) -> bool:
+    return isinstance(item, dict) and "name" in item
+
+
+def _by_name(items: list[dict[str, Any]]) -> dict[str, Any]:
+    return {f"[name={each['name']}]": each for each in items}
+
+
+def _merged(value: Any, patch: Any) -> Any:
+    """RFC 7386."""
+    if not isinstance(patch, dict):
+        return patch
+    merged = dict(value) if isinstance(value, dict) else {}
+    for name, change in patch.items():
+        if change is None:
+            merged.pop(name, None)
+        else:
+            merged[name] = _merged(merged.get(name), change)
+    return merged
 
 
 def _key(ref: ObjectRef) -> Key:

@@ -1,19 +1,20 @@
 """The objects a tenant is made of, in a real cluster."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from tenant_operator.api.names import FIELD_MANAGER
-from tenant_operator.ports import Manifest, ObjectRef
+from tenant_operator.ports import Difference, Manifest, ObjectRef
+from tenant_operator.provisioning import field_owners
 from tenant_operator.saga.errors import Unavailable
 
-from .client import APPLY_PATCH, METADATA_ONLY, Answer, KubernetesClient
+from .client import APPLY_PATCH, JSON_PATCH, METADATA_ONLY, Answer, KubernetesClient
 from .resources import collection_path, object_path, ref_of
 
 _APPLY: Final = {"fieldManager": FIELD_MANAGER, "force": "true"}
 _CREATE: Final = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
 _DELETE: Final = {"propagationPolicy": "Background"}
-_CREATE_TRIES: Final = 3
+_TRIES: Final = 3
 
 
 class KubernetesCluster:
@@ -43,7 +44,7 @@ class KubernetesCluster:
         """Create and return the object as stored, or return the one that holds the name."""
         ref = ref_of(manifest)
         path = collection_path(ref.api_version, ref.kind, ref.namespace)
-        for _ in range(_CREATE_TRIES):
+        for _ in range(_TRIES):
             answer = await self._request("POST", path, ref, query=_CREATE, body=manifest, expected=(409,))
             if answer.status != 409:
                 return _object(answer)
@@ -67,6 +68,44 @@ class KubernetesCluster:
             accept=METADATA_ONLY,
         )
 
+    async def compare(self, manifest: Manifest) -> Sequence[Difference]:
+        """In what the object is not as the manifest has it."""
+        metadata = await self._metadata(ref_of(manifest))
+        return [Difference("")] if metadata is None else field_owners.differences(manifest, _managed(metadata))
+
+    async def correct(self, manifest: Manifest) -> None:
+        """Make what others own ours, and apply: what is ours and not named goes."""
+        ref = ref_of(manifest)
+        for _ in range(_TRIES):
+            metadata = await self._metadata(ref)
+            if metadata is None or not field_owners.differences(manifest, _managed(metadata)):
+                break
+            change = [
+                {
+                    "op": "replace",
+                    "path": "/metadata/managedFields",
+                    "value": field_owners.taken_over(manifest, _managed(metadata)),
+                },
+                {"op": "replace", "path": "/metadata/resourceVersion", "value": metadata["resourceVersion"]},
+            ]
+            answer = await self._request(
+                "PATCH",
+                object_path(ref),
+                ref,
+                query={"fieldManager": FIELD_MANAGER},
+                body=change,
+                content_type=JSON_PATCH,
+                accept=METADATA_ONLY,
+                expected=(404, 409),
+            )
+            if answer.status not in (404, 409):
+                break
+        await self.apply(manifest)
+
+    async def _metadata(self, ref: ObjectRef) -> dict[str, Any] | None:
+        answer = await self._request("GET", object_path(ref), ref, accept=METADATA_ONLY, expected=(404,))
+        return None if answer.status == 404 else dict(answer.json()["metadata"])
+
     async def delete(self, ref: ObjectRef) -> bool:
         """Ask for deletion, dependents included; True once the object is gone."""
         answer = await self._request("DELETE", object_path(ref), ref, query=_DELETE, expected=(404, 409))
@@ -82,6 +121,11 @@ class KubernetesCluster:
 
     async def _request(self, method: str, path: str, ref: ObjectRef, **options: Any) -> Answer:
         return await self._client.request(method, path, subject=str(ref), confidential=ref.kind == "Secret", **options)
+
+
+def _managed(metadata: Mapping[str, Any]) -> field_owners.ManagedFields:
+    found: field_owners.ManagedFields = metadata.get("managedFields") or ()
+    return found
 
 
 def _object(answer: Answer) -> Manifest:
