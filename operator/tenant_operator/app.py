@@ -87,6 +87,7 @@ async def serve(settings: Settings) -> None:
             outside.catalog,
             partial(listed, kubernetes),
             resync_seconds=resync_seconds,
+            compare_seconds=settings.compare.total_seconds(),
             drain_seconds=settings.drain_seconds,
         )
         own, children = own_kinds(parts.inbox), kinds_of_children(parts.inbox, settings.route_kind)

@@ -22,9 +22,9 @@ from tenant_operator.saga.queue import WorkQueue
 from tenant_operator.tenants.drift import DriftWatch
 from tenant_operator.tenants.health import Health
 from tenant_operator.tenants.reconciler import Reconciler
+from tenant_operator.tenants.repair import Repair
 from tenant_operator.tenants.standing import standing_of
 from tenant_operator.tenants.steps import TenantSteps
-from tenant_operator.tenants.upkeep import Upkeep
 
 
 class Inbox:
@@ -35,7 +35,7 @@ class Inbox:
         catalog: WatchedCatalog,
         steps: TenantSteps,
         reconciler: Reconciler,
-        upkeep: Upkeep,
+        repair: Repair,
         health: Health,
         platform: PlatformWatch,
         *,
@@ -47,7 +47,7 @@ class Inbox:
         self._memory = catalog.memory
         self._steps = steps
         self._reconciler = reconciler
-        self._upkeep = upkeep
+        self._repair = repair
         self._health = health
         self._platform = platform
         self._queue = queue
@@ -100,17 +100,12 @@ class Inbox:
             return
         is_drift = self._drift.is_drift(event, body)
         if is_drift and (whole := self._memory.get(key_of(tenant))) is not None:
-            self._upkeep.drifted(whole, body.get("kind", ""), body["metadata"]["name"])
+            self._repair.noticed(whole, body["kind"], body["metadata"]["name"])
         is_deployment = body.get("kind") == "Deployment"
         is_news = is_deployment and self._health.heard(tenant, event, body)
         # Deployments that are not complete are looked at every few seconds.
         if is_drift or is_news or is_going(body) or (is_deployment and rollout(body).complete):
             self._queue.wake(key_of(tenant))
-
-    def part_changed(self, event: str | None, body: dict[str, Any]) -> None:
-        """Something that no saga waits for changed: it matters only if it has to be put right."""
-        if event == WatchEvent.DELETED:
-            self.child_changed(event, body)
 
     def server_is_back(self) -> None:
         """Whoever waits for a server goes on. Who that is shows when it is asked."""
@@ -154,8 +149,8 @@ def kinds_of_children(inbox: Inbox, route_kind: RouteKind) -> list[Listener]:
         Listener("apps/v1", "Deployment", "deployments", inbox.child_changed, managed, is_whole=True),
         Listener("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies", inbox.child_changed, managed),
         Listener(*routes[route_kind], inbox.child_changed, managed),
-        Listener("v1", "Service", "services", inbox.part_changed, managed),
-        Listener("v1", "ResourceQuota", "resourcequotas", inbox.part_changed, managed),
-        Listener("v1", "LimitRange", "limitranges", inbox.part_changed, managed),
-        Listener("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets", inbox.part_changed, managed),
+        Listener("v1", "Service", "services", inbox.child_changed, managed),
+        Listener("v1", "ResourceQuota", "resourcequotas", inbox.child_changed, managed),
+        Listener("v1", "LimitRange", "limitranges", inbox.child_changed, managed),
+        Listener("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets", inbox.child_changed, managed),
     ]

@@ -22,14 +22,23 @@ class Replica:
     """Works on all tenants that there are."""
 
     def __init__(
-        self, parts: Parts, catalog: PlatformKinds, listing: Listing, *, resync_seconds: float, drain_seconds: float
+        self,
+        parts: Parts,
+        catalog: PlatformKinds,
+        listing: Listing,
+        *,
+        resync_seconds: float,
+        compare_seconds: float,
+        drain_seconds: float,
     ) -> None:
-        """`resync_seconds`: between two looks for what the watches missed. `drain_seconds`: what runs has so long to
+        """`resync_seconds`: between two looks for what the watches missed. `compare_seconds`: in which every tenant
+        that serves is compared with what there is of it. `drain_seconds`: what runs has so long to
         come to a stop."""
         self._parts = parts
         self._listing = listing
         self._resync = Resync(listing, parts.memory, catalog, parts.inbox)
         self._resync_seconds = resync_seconds
+        self._compare_seconds = compare_seconds
         self._drain_seconds = drain_seconds
         self.not_working = "starting"
         """Why it does not work now; empty while it does."""
@@ -53,6 +62,7 @@ class Replica:
         running: dict[str, Coroutine[Any, Any, object]] = {
             "audit courier": self._parts.courier.run(),
             "resync": self._resync.run(self._resync_seconds),
+            "comparison": self._parts.comparison.run(self._compare_seconds),
             **beside,
         }
         tasks = [asyncio.create_task(part, name=name) for name, part in running.items()]

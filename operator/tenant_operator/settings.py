@@ -150,6 +150,8 @@ class Settings(BaseSettings):
     """How often a running activity has its whole timeout again after a restart; then its time goes on."""
     drain_seconds: PositiveFloat = 20.0
     """Time that running activities have to come to a stop when the operator is told to end."""
+    compare: Duration = timedelta(hours=1)
+    """In which time every tenant that serves is compared with what there is of it, its database included."""
     resync: Duration = timedelta(minutes=10)
     """How often all Tenants are listed to find what a watch may have missed."""
 

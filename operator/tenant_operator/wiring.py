@@ -17,11 +17,13 @@ from tenant_operator.provisioning.options import Options
 from tenant_operator.saga.evolve import Worker
 from tenant_operator.saga.queue import WorkQueue
 from tenant_operator.saga.runner import Runner
+from tenant_operator.tenants.comparison import Comparison
 from tenant_operator.tenants.health import Health
 from tenant_operator.tenants.host import TenantSaga
 from tenant_operator.tenants.memory import TenantMemory
 from tenant_operator.tenants.recollection import Recollection
 from tenant_operator.tenants.reconciler import Reconciler
+from tenant_operator.tenants.repair import Repair
 from tenant_operator.tenants.steps import TenantSteps
 from tenant_operator.tenants.upkeep import Upkeep
 from tenant_operator.tenants.writer import StatusWriter
@@ -42,11 +44,13 @@ class Outside:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """A replica in its parts. `queue` looks at tenants, `requests` takes requests off their annotations."""
+    """A replica in its parts. `comparison` has tenants compared with what there is of them. `queue` looks at tenants,
+    `requests` takes requests off their annotations."""
 
     inbox: Inbox
     memory: TenantMemory
     courier: Courier
+    comparison: Comparison
     runner: Runner[Tenant]
     queue: WorkQueue[TenantKey]
     requests: WorkQueue[TenantKey]
@@ -95,7 +99,8 @@ def assemble(
     )
     runner = Runner(host, worker, ports.clock, jitter=jitter)
     health = Health(host, writer, memory, ports.clock, options.degraded_after)
-    upkeep = Upkeep(host, writer, health, memory, ports.clock)
+    repair = Repair(host, writer, health, memory, ports.clock)
+    upkeep = Upkeep(host, writer, repair, health, memory, ports.clock)
     reconciler = Reconciler(
         host,
         writer,
@@ -128,5 +133,5 @@ def assemble(
     )
     platform = PlatformWatch(outside.catalog, keeper.reconcile)
     memory.on_change = platform.tenant_changed
-    inbox = Inbox(outside.catalog, tenant_steps, reconciler, upkeep, health, platform, queue=queue, requests=requests)
-    return Parts(inbox, memory, courier, runner, queue, requests, platform)
+    inbox = Inbox(outside.catalog, tenant_steps, reconciler, repair, health, platform, queue=queue, requests=requests)
+    return Parts(inbox, memory, courier, Comparison(memory, queue.wake), runner, queue, requests, platform)

@@ -158,6 +158,12 @@ class FakeCluster:
         self._editors[key] = manager
         self._put(key, changed)
 
+    def vanish(self, ref: ObjectRef) -> None:
+        """Somebody else deletes the object, and it is gone at once, with all that is in it."""
+        self._remove(_key(ref))
+        self._objects.pop(_key(ref), None)
+        self._looks_left.pop(ref.name, None)
+
     async def delete(self, ref: ObjectRef) -> bool:
         key = _key(ref)
         self._look(key)

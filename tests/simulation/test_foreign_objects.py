@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tenant_operator.adapters.kubernetes.resources import ref_of
 from tenant_operator.inbox import Inbox
 from tests.simulation.virtual_time import run
 from tests.simulation.world import TENANT, Life, World
@@ -50,6 +51,13 @@ def own(world: World, kind: str) -> Object:
     return {**found, "metadata": {**found["metadata"], "uid": f"uid-{kind}", "generation": 1, "managedFields": []}}
 
 
+def vanishes(inbox: Inbox, world: World, kind: str) -> None:
+    """Somebody deletes an object of the tenant's, and a watch tells of it."""
+    body = own(world, kind)
+    world.cluster.vanish(ref_of(body))
+    (inbox.namespace_changed if kind == "Namespace" else inbox.child_changed)("DELETED", body)
+
+
 def patched(body: Object, generation: int, **metadata: Any) -> Object:
     """The same after another hand has changed it."""
     hand = {"manager": "kubectl", "time": "2030-01-01T00:00:00Z"}
@@ -71,11 +79,19 @@ def test_fifteen_patches_of_a_copy_elsewhere_are_no_drift(kind: str) -> None:
     assert effects_of(fifteen_patches(kind, namespace="elsewhere")) == []
 
 
-def test_an_own_object_that_is_patched_is_put_right() -> None:
+@pytest.mark.parametrize("kind", ["Deployment", "NetworkPolicy", "Service", "Namespace"])
+def test_an_own_object_that_is_deleted_is_made_again(kind: str) -> None:
     """Or else the others would prove nothing."""
-    applied = [name for operation, name in effects_of(fifteen_patches("Deployment")) if operation == "apply"]
+    effects = effects_of(lambda inbox, world: vanishes(inbox, world, kind))
 
-    assert any(name.startswith("Deployment tenant-") for name in applied)
+    assert [
+        name for operation, name in effects if operation in ("apply", "create") and name.startswith(f"{kind} tenant-")
+    ]
+
+
+def test_an_own_object_that_is_as_it_should_be_is_left_alone() -> None:
+    """Whatever a watch makes one suspect."""
+    assert effects_of(fifteen_patches("Deployment")) == []
 
 
 def test_what_is_put_into_the_tenants_namespace_is_no_part_of_it() -> None:
@@ -89,10 +105,3 @@ def test_a_namespace_that_looks_like_the_tenants_is_not_missed() -> None:
         inbox.namespace_changed("DELETED", lookalike)
 
     assert effects_of(story) == []
-
-
-def test_the_tenants_own_namespace_is_missed() -> None:
-    def story(inbox: Inbox, world: World) -> None:
-        inbox.namespace_changed("DELETED", own(world, "Namespace"))
-
-    assert ("apply", "Namespace tenant-banking-cymmetri") in effects_of(story)

@@ -41,7 +41,12 @@ class Process:
             concurrency=4,
         )
         self.replica = Replica(
-            self.parts, outside.catalog, self.listing, resync_seconds=RESYNC_SECONDS, drain_seconds=10.0
+            self.parts,
+            outside.catalog,
+            self.listing,
+            compare_seconds=3600.0,
+            resync_seconds=RESYNC_SECONDS,
+            drain_seconds=10.0,
         )
 
     async def listing(self, plural: str) -> AsyncIterator[dict[str, Any]]:

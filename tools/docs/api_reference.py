@@ -51,6 +51,7 @@ _VALUES: Final[tuple[type[Enum], ...]] = (
 
 _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "Annotations of a Tenant": ("ANNOTATION_ACTION", "ANNOTATION_REQUEST", "ANNOTATION_REQUESTED_BY"),
+    "Annotations of pods": ("ANNOTATION_CREDENTIALS",),
     "Annotations of a tenant's namespace": ("ANNOTATION_RECORD", "ANNOTATION_ATTEMPT", "ANNOTATION_SERVED"),
     "Labels of what the operator makes": (
         "LABEL_MANAGED_BY",
@@ -89,7 +90,10 @@ EVENTS: Final[Mapping[str, str]] = {
     "Resumed": "The route was opened again.",
     "RollingOut": "A changed plan is being rolled out; the message says what it waits for.",
     "RolledOut": "The changed plan is rolled out.",
-    "DriftCorrected": "What another hand changed was put right.",
+    "DriftCorrected": "What somebody else changed was put right: the object, the fields, and who had set them.",
+    "Repaired": "What was gone or damaged was made again.",
+    "ResourcesLost": "What cannot be made again without loss is gone; the message says what a person can do.",
+    "ResourcesFound": "What was lost is there again, and fits.",
     "Degraded": "Nobody answers: no pod of the workload that takes the traffic is available; the message says why.",
     "Recovered": "Somebody answers again.",
     "WorkloadsDegraded": "Pods are missing, and the tenant serves, or is paused; the message says which and why.",

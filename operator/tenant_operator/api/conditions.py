@@ -88,6 +88,9 @@ class Reason(StrEnum):
     UNAVAILABLE = "Unavailable"
     """No pod of the workload that takes the traffic is available; the message says why."""
 
+    REPAIRING = "Repairing"
+    """ResourcesAllocated: something that opens the tenant's data was gone or damaged, and is being made again."""
+
     # What a person has to look at.
     ACTIVITY_FAILED = "ActivityFailed"
     """An activity failed for good."""
@@ -103,6 +106,9 @@ class Reason(StrEnum):
     """The status does not tell what there is of the tenant, and it cannot be found out, or not be made again without
     loss: nothing is done before a person has helped. The message says what is there, and what is missing."""
 
+    RESOURCES_LOST = "ResourcesLost"
+    """Something that holds the data of a tenant that serves is gone, and cannot be made again without loss: the message
+    says what, and what a person can do."""
     UPKEEP_FAILED = "UpkeepFailed"
     """A suspension, a resumption, a rollout or the correction of drift failed; it goes on being tried. Stalled if no
     try can succeed without a person, Reconciling otherwise."""

@@ -24,6 +24,8 @@ ANNOTATION_RECORD: Final = f"{GROUP}/record"
 """On a tenant's namespace: namespace and name of the Tenant that it was made for."""
 ANNOTATION_ATTEMPT: Final = f"{GROUP}/attempt"
 """On a tenant's namespace: the number of the last attempt that provisioned it."""
+ANNOTATION_CREDENTIALS: Final = f"{GROUP}/credentials"
+"""On pods: how often what they log in with was made again; they are made anew when it changes."""
 ANNOTATION_SERVED: Final = f"{GROUP}/served"
 """On a tenant's namespace: "true" from before its route is first opened. What has served is released by request only,
 never rolled back."""

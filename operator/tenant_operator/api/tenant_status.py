@@ -267,5 +267,7 @@ class TenantStatus(ApiModel):
     """Audit events that wait to be written to the audit feed."""
     workloads_hash: Text | None = None
     """A fingerprint of all that the plan makes for the tenant, as it was last rolled out, or is being."""
+    credentials: Annotated[int, whole()] | None = None
+    """How often the Secrets that the workloads read were made again while the tenant served."""
     decommissioned_at: Time | None = None
     """When everything was released; absent unless it is Decommissioned."""

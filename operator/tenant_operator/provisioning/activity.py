@@ -54,11 +54,17 @@ class Context:
 
     def contents(self, plan: Plan) -> Contents:
         """What the plan makes of the tenant. Rejected if a template in it is broken."""
-        return contents(self.names, plan, self.options, self.ports.storage.endpoint)
+        return contents(
+            self.names, plan, self.options, self.ports.storage.endpoint, self.tenant.status.credentials or 0
+        )
 
     def digest(self, plan: Plan) -> str:
         """The fingerprint of the contents. Rejected as above."""
-        return digest(self.names, plan, self.options, self.ports.storage.endpoint)
+        return digest(self.names, plan, self.options, self.ports.storage.endpoint, self._credentials)
+
+    @property
+    def _credentials(self) -> int:
+        return self.tenant.status.credentials or 0
 
     @property
     def uid(self) -> str:

@@ -51,37 +51,38 @@ class Contents:
         return any(each["kind"] == kind and each["metadata"]["name"] == name for each in self.all())
 
 
-def contents(names: Names, plan: Plan, options: Options, database: Endpoint) -> Contents:
-    """What the plan makes of the tenant. Those of the tenants at work are remembered: a run asks many times. Rejected
-    if a template in the plan is broken."""
-    return _contents(names, Same(plan, plan.spec), Same(options), database)
+def contents(names: Names, plan: Plan, options: Options, database: Endpoint, credentials: int = 0) -> Contents:
+    """What the plan makes of the tenant. Those of the tenants at work are remembered: a run asks many times.
+    `credentials`: how often what the workloads log in with was made again. Rejected if a template in the plan is
+    broken."""
+    return _contents(names, Same(plan, plan.spec), Same(options), database, credentials)
 
 
-def digest(names: Names, plan: Plan, options: Options, database: Endpoint) -> str:
+def digest(names: Names, plan: Plan, options: Options, database: Endpoint, credentials: int = 0) -> str:
     """A fingerprint of `contents`, which changes with them, for the price of the names: rendering all tenants when the
     operator starts would take minutes. Rejected as above."""
-    own = json.dumps([astuple(names), _specimen(Same(plan, plan.spec), Same(options), database)])
+    own = json.dumps([astuple(names), _specimen(Same(plan, plan.spec), Same(options), database), credentials])
     return hashlib.sha256(own.encode()).hexdigest()[:16]
 
 
 @lru_cache(maxsize=_REMEMBERED)
-def _contents(names: Names, plan: Same, options: Same, database: Endpoint) -> Contents:
-    return _rendered(names, plan.it, options.it, database)
+def _contents(names: Names, plan: Same, options: Same, database: Endpoint, credentials: int) -> Contents:
+    return _rendered(names, plan.it, options.it, database, credentials)
 
 
 @lru_cache(maxsize=_REMEMBERED)
 def _specimen(plan: Same, options: Same, database: Endpoint) -> str:
     """What the plan makes of nobody's tenant, and its own templates, which may make something else of another's."""
     nobody = Names("slug", "organization", "name", "uid", options.it.base_domain)
-    made = _rendered(nobody, plan.it, options.it, database).all()
+    made = _rendered(nobody, plan.it, options.it, database, 0).all()
     templates = [workload.model_dump(mode="json") for workload in plan.it.spec.workloads]
     return hashlib.sha256(json.dumps([made, templates], sort_keys=True).encode()).hexdigest()
 
 
-def _rendered(names: Names, plan: Plan, options: Options, database: Endpoint) -> Contents:
+def _rendered(names: Names, plan: Plan, options: Options, database: Endpoint, credentials: int) -> Contents:
     return Contents(
         namespace=tuple(manifests.namespace(names, plan)),
         policies=tuple(manifests.network_policies(names, options, plan, database=database)),
-        workloads=tuple(manifests.workloads(names, plan)),
+        workloads=tuple(manifests.workloads(names, plan, credentials)),
         route=tuple(route.manifests(names, options, plan, is_open=True)),
     )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
+from tenant_operator.api.names import ANNOTATION_CREDENTIALS
 from tenant_operator.api.plan import Plan, Workload
 from tenant_operator.ports import Endpoint, Manifest
 from tenant_operator.provisioning.egress import egress_rules
@@ -72,15 +73,22 @@ def network_policies(names: Names, options: Options, plan: Plan, *, database: En
     return BUILT_IN.render("network-policies.yaml.j2", names, values)
 
 
-def workloads(names: Names, plan: Plan) -> list[Manifest]:
-    """The plan's workloads. Rejected, naming the variable, if the template in a value of the plan is broken."""
+def workloads(names: Names, plan: Plan, credentials: int = 0) -> list[Manifest]:
+    """The plan's workloads; their pods are made anew when `credentials` changes. Rejected, naming the variable, if the
+    template in a value of the plan is broken."""
     values = {
         "labels": names.labels(),
         "workloads": plan.spec.workloads,
+        "annotations": {each.name: _annotations(each, credentials) for each in plan.spec.workloads},
         "min_ready_seconds": plan.spec.min_ready_seconds,
         "env": {workload.name: _env(names, plan, workload) for workload in plan.spec.workloads},
     }
     return BUILT_IN.render("workloads.yaml.j2", names, values)
+
+
+def _annotations(workload: Workload, credentials: int) -> dict[str, str]:
+    made_again = {ANNOTATION_CREDENTIALS: str(credentials)} if credentials else {}
+    return {**workload.annotations, **made_again}
 
 
 def _env(names: Names, plan: Plan, workload: Workload) -> dict[str, EnvValue]:

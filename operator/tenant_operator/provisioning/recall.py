@@ -12,10 +12,11 @@ from typing import Final
 from tenant_operator.api.names import LABEL_TENANT_UID, ActivityName
 from tenant_operator.api.states import ActivityState, RunKind
 from tenant_operator.api.tenant import Tenant
-from tenant_operator.ports import Manifest, ObjectRef, StoredItem
+from tenant_operator.ports import Manifest, StoredItem
 from tenant_operator.provisioning import route
 from tenant_operator.provisioning.activity import Context, Ports
 from tenant_operator.provisioning.claims import Claim, claim_of, is_own
+from tenant_operator.provisioning.holdings import lost
 from tenant_operator.provisioning.naming import Names
 from tenant_operator.provisioning.objects import all_of, belongs_to, is_going, namespace_ref, taken_by
 from tenant_operator.provisioning.options import Options
@@ -130,18 +131,10 @@ async def _elsewhere(
 
 
 async def _missing(namespace: Manifest, names: Names, ports: Ports) -> list[str]:
-    """What a tenant that has served must have, because it cannot be made again without loss."""
+    """What keeps a tenant that has served from being taken over."""
     if is_going(namespace):
         return [f"namespace {names.namespace} (it is being deleted)"]
-    there = {(item.kind, item.name) for item in await ports.storage.inventory(names.uid)}
-    wanted = (
-        ("PostgresDatabase", names.database),
-        ("PostgresRole", names.database_role),
-        ("PostgresRole", names.identity_role),
-    )
-    missing = [f"{kind} {name}" for kind, name in wanted if (kind, name) not in there]
-    key = ObjectRef("v1", "Secret", names.signing_secret, names.namespace)
-    return missing if await ports.cluster.get(key) is not None else [*missing, str(key)]
+    return await lost(names, ports)
 
 
 def _is_new(tenant: Tenant, now: datetime) -> bool:

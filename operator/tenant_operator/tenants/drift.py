@@ -1,38 +1,39 @@
 """Tells when somebody else has changed or deleted what a tenant is made of. Pure but for what it has seen."""
 
-from typing import Any, Final
+from typing import Any
 
-from tenant_operator.api.names import FIELD_MANAGER, WatchEvent
+from tenant_operator.api.names import WatchEvent
+from tenant_operator.provisioning.field_owners import is_touched, last_write, own_fields
 
-_ANOTHER: Final = "another hand"
+_Seen = tuple[int, str, str]
+"""Of an object: which fields are ours (a hash), when we wrote to it last, and when others did."""
 
 
 class DriftWatch:
-    """Remembers the generation of each child: a growing one that this operator did not cause is drift."""
+    """Remembers for each object who owned what of it when it was seen last. What it suspects is to be looked at: that
+    something is touched tells nothing of whether that is left to others."""
 
     def __init__(self) -> None:
-        self._generations: dict[str, int] = {}
+        self._seen: dict[str, _Seen] = {}
 
     def forget(self, body: dict[str, Any]) -> None:
         """The object is no tenant's, or no longer: what is not watched over is not remembered."""
-        self._generations.pop(str(body["metadata"]["uid"]), None)
+        self._seen.pop(str(body["metadata"]["uid"]), None)
 
     def is_drift(self, event: str | None, body: dict[str, Any]) -> bool:
-        """Whether the watch event tells of a deletion, or of a change of the spec by someone else."""
+        """Whether the watch event tells of a deletion, or of a change by someone else: also of one that was made before
+        the object was seen first, unless it took something away."""
         metadata = body["metadata"]
-        uid, generation = str(metadata["uid"]), int(metadata.get("generation") or 0)
+        uid, managed = str(metadata["uid"]), metadata.get("managedFields") or ()
         if event == WatchEvent.DELETED:
-            self._generations.pop(uid, None)
+            self._seen.pop(uid, None)
             return True
-        known = self._generations.get(uid)
-        self._generations[uid] = generation
-        return known is not None and generation > known and _last_hand(metadata) != FIELD_MANAGER
-
-
-def _last_hand(metadata: dict[str, Any]) -> str:
-    """Who wrote to the object last, its status aside; another's write in the same second counts as last, and so does
-    one without a time (scaling leaves one; the next apply takes over what it owns, and it is gone)."""
-    writes = [each for each in metadata.get("managedFields") or () if each.get("subresource") != "status"]
-    latest = max((str(each.get("time", "")) for each in writes), default="")
-    hands = {str(each.get("manager")) for each in writes if each.get("time", latest) == latest}
-    return FIELD_MANAGER if hands <= {FIELD_MANAGER} else _ANOTHER
+        known = self._seen.get(uid)
+        fields = hash(repr(own_fields(managed)))
+        seen = self._seen[uid] = (fields, last_write(managed, own=True), last_write(managed, own=False))
+        if known is None:
+            return is_touched(managed)
+        if seen == known:
+            return False
+        is_taken_away = seen[0] != known[0] and seen[1] == known[1]
+        return is_taken_away or is_touched(managed)

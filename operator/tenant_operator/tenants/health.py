@@ -11,7 +11,7 @@ from tenant_operator.api.names import LABEL_TENANT_UID, WatchEvent
 from tenant_operator.api.plan import Plan
 from tenant_operator.api.states import TenantState
 from tenant_operator.api.tenant import Tenant
-from tenant_operator.ports import Clock, Manifest
+from tenant_operator.ports import Clock, Manifest, ObjectRef
 from tenant_operator.provisioning import readiness
 from tenant_operator.provisioning.activities.wait_ready import look_at_pods
 from tenant_operator.provisioning.activity import Context
@@ -24,6 +24,7 @@ from tenant_operator.tenants.notices import Happening
 from tenant_operator.tenants.standing import SERVING, Degradation, standing_of
 from tenant_operator.tenants.writer import StatusWriter
 
+_NOT_WELL: Final = (Reason.DEGRADED, Reason.UNAVAILABLE, Reason.RESOURCES_LOST)
 _SHORTEST_PAUSE: Final = 15.0
 _LONGEST_PAUSE: Final = 300.0
 _FEWER, _NONE_LEFT = 1, 2
@@ -75,6 +76,12 @@ class Health:
             cause = f"nobody answers: {cause or f'Deployment {routed} is to have no pods'}"
         return Degradation(bounded(cause), is_down)
 
+    async def takes_traffic(self, ctx: Context, plan: Plan) -> bool:
+        """Whether the workload that the plan sends the traffic to has a pod that can take it."""
+        name = plan.spec.routed_workload.name
+        found = await ctx.ports.cluster.get(ObjectRef("apps/v1", "Deployment", name, ctx.names.namespace))
+        return found is not None and readiness.has_pods(found)
+
     async def tend(self, tenant: Tenant) -> tuple[Tenant, float | None]:
         """Say how the workloads are, if that is news. Returns the tenant as last journalled, and the seconds after
         which to look again.
@@ -103,7 +110,7 @@ class Health:
         else:
             is_news = found != told
         if is_news:
-            happening, events = _turn(ctx, told, found, self._seconds(tenant))
+            happening, events = _turn(ctx, told, found, self.seconds(tenant))
             standing = replace(standing, degraded=found)
             tenant = await self._writer.write_standing(tenant, standing, happening, events=events)
         return tenant, None if found is None else self._pause(tenant)
@@ -113,17 +120,18 @@ class Health:
         now = self._clock.elapsed()
         if tended.ailing is None or tended.ailing[0] != depth:
             tended.ailing = (depth, now)
+            tended.is_due = True  # what the pods need may be gone
         return tended.ailing[1] + self._damping - now
 
     def _pause(self, tenant: Tenant) -> float:
         """The cause may change without a Deployment that does; the longer it lasts, the less often it is looked for."""
-        return min(max(self._seconds(tenant) / 4, _SHORTEST_PAUSE), _LONGEST_PAUSE)
+        return min(max(self.seconds(tenant) / 4, _SHORTEST_PAUSE), _LONGEST_PAUSE)
 
-    def _seconds(self, tenant: Tenant) -> float:
-        """For how long the workloads have not been as they should be, as far as that was told."""
+    def seconds(self, tenant: Tenant) -> float:
+        """For how long the tenant has not been as it should be, as far as that was told."""
         for type_ in (ConditionType.READY, ConditionType.WORKLOADS_READY):
             said = find_condition(tenant.status.conditions, type_)
-            if said is not None and said.reason in (Reason.DEGRADED, Reason.UNAVAILABLE):
+            if said is not None and said.reason in _NOT_WELL:
                 return max((self._clock.now() - said.last_transition_time).total_seconds(), 0.0)
         return 0.0
 

@@ -17,6 +17,10 @@ Change = Callable[[KnownTenant | None, KnownTenant | None], None]
 """Told of a tenant that was the first and is the second; None stands for no tenant."""
 
 
+Part = tuple[str, str]
+"""Kind and name of an object that a tenant is made of."""
+
+
 def _nothing(before: KnownTenant | None, after: KnownTenant | None) -> None:
     """Nobody listens."""
 
@@ -53,12 +57,16 @@ class Mind:
 class Tended:
     """What the upkeep of a serving tenant has done and seen (`Upkeep` reads and writes it).
 
-    `has_drifted`: somebody else changed what it is made of. `applied`: the digest of the contents that were applied in
-    this life and roll out. `pause`: seconds between the last two tries, and when the next is due. `told`: when the
-    last news were (seconds, monotonic). `ailing`: how bad it is beyond what is told (see `Health`), and since when.
+    `noticed`: parts of it that somebody else changed or deleted. `is_due`: all of it is to be compared. `corrected`:
+    how often a part was put right in short succession, and when last. `applied`: the digest of the contents that were
+    applied in this life and roll out. `pause`: seconds between the last two tries, and when the next is due. `told`:
+    when the last news were (seconds, monotonic). `ailing`: how bad it is beyond what is told (see `Health`), and since
+    when.
     """
 
-    has_drifted: bool = False
+    noticed: set[Part] = field(default_factory=set)
+    is_due: bool = False
+    corrected: dict[Part, tuple[int, float]] = field(default_factory=dict)
     applied: str | None = None
     pause: tuple[float, float] | None = None
     told: float | None = None

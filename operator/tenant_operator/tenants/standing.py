@@ -34,6 +34,8 @@ class Standing:
     """`suspended`: traffic is paused. `switching`: the route is being closed or opened, and may be either.
     `workloads_hash`: what was last rolled out, or is being. `rolling_out`: why their rollout in place is not complete
     yet; empty if it is. `degraded`: what is wrong with the workloads; None if nothing is, as far as was looked.
+    `credentials`: how often what the workloads log in with was made again. `repairing`: what of it is being made again;
+    empty if nothing is. `lost`: what is gone for good, and what to do about it; empty if nothing is known to be.
     `trouble`: None if the last look did all that there was to do. `hindrance`: why nothing is done before a person has
     helped, because the status does not tell what there is; empty if nothing is in the way."""
 
@@ -42,6 +44,9 @@ class Standing:
     workloads_hash: str | None = None
     rolling_out: str = ""
     degraded: Degradation | None = None
+    credentials: int = 0
+    repairing: str = ""
+    lost: str = ""
     trouble: Trouble | None = None
     hindrance: str = ""
 
@@ -51,12 +56,16 @@ def standing_of(status: TenantStatus) -> Standing:
     ready = find_condition(status.conditions, ConditionType.WORKLOADS_READY)
     traffic = find_condition(status.conditions, ConditionType.TRAFFIC_ENABLED)
     stalled = find_condition(status.conditions, ConditionType.STALLED)
+    held = find_condition(status.conditions, ConditionType.RESOURCES_ALLOCATED)
     return Standing(
         suspended=status.state is TenantState.SUSPENDED,
         switching=traffic is not None and traffic.reason in (Reason.SUSPENDING, Reason.RESUMING),
         workloads_hash=status.workloads_hash,
         rolling_out=ready.message if ready is not None and ready.reason == Reason.ROLLING_OUT else "",
         degraded=_degradation_of(status),
+        credentials=status.credentials or 0,
+        repairing=held.message if held is not None and held.reason == Reason.REPAIRING else "",
+        lost=held.message if held is not None and held.reason == Reason.RESOURCES_LOST else "",
         trouble=_trouble_of(status),
         hindrance=stalled.message if stalled is not None and stalled.reason == Reason.STATUS_LOST else "",
     )

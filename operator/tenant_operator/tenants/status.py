@@ -37,6 +37,9 @@ _NEXT_AFTER_FAILURE = (
 
 _UNDER_WAY = (Reason.IN_PROGRESS, Reason.RETRYING, Reason.ROLLING_BACK)
 
+_TOLD_APART = (Reason.DEGRADED, Reason.RESOURCES_LOST)
+"""Why a tenant that serves is not Ready: that stands whatever else holds it up."""
+
 _Verdict = tuple[ConditionType, Reason, str]
 """Reconciling or Stalled, and why."""
 
@@ -90,6 +93,7 @@ def project(
             "conditions": _observed(conditions, generation),
             "outbox": tuple(outbox),
             "workloads_hash": standing.workloads_hash,
+            "credentials": standing.credentials or None,
             "decommissioned_at": saga.run.finished_at
             if state is TenantState.DECOMMISSIONED and saga.run is not None
             else None,
@@ -132,6 +136,9 @@ def _updates(
     elif (degraded := standing.degraded) is not None:
         reason = Reason.UNAVAILABLE if degraded.is_down else Reason.DEGRADED
         updates.append(ConditionUpdate(ConditionType.WORKLOADS_READY, ConditionStatus.FALSE, reason, degraded.cause))
+    if missing := standing.lost or standing.repairing:
+        reason = Reason.RESOURCES_LOST if standing.lost else Reason.REPAIRING
+        updates.append(ConditionUpdate(ConditionType.RESOURCES_ALLOCATED, ConditionStatus.FALSE, reason, missing))
     updates.append(_switching(tenant.spec.desired_state, state) if standing.switching else _traffic(state))
     updates.append(_held(saga))
     return updates
@@ -148,7 +155,7 @@ def _held_up(updates: list[ConditionUpdate | ConditionType], backlog: str) -> li
     if ConditionType.STALLED not in said and not failed:  # those have more to tell
         waits.append(replace(waits[0], type=ConditionType.RECONCILING))
         ready = said.get(ConditionType.READY)
-        if ready is not None and ready.status is ConditionStatus.FALSE and ready.reason is not Reason.DEGRADED:
+        if ready is not None and ready.status is ConditionStatus.FALSE and ready.reason not in _TOLD_APART:
             waits.append(replace(waits[0], type=ConditionType.READY, status=ConditionStatus.FALSE))
     return [*updates, *waits]
 
@@ -199,7 +206,9 @@ def _serving(
 ) -> list[ConditionUpdate | ConditionType]:
     ready: ConditionUpdate | ConditionType = ConditionType.READY
     unfinished = _unfinished(desired, state, standing)
-    if state is TenantState.ACTIVE and (degraded := standing.degraded) is not None and degraded.is_down:
+    if state is TenantState.ACTIVE and standing.lost:
+        ready = ConditionUpdate(ConditionType.READY, ConditionStatus.FALSE, Reason.RESOURCES_LOST, standing.lost)
+    elif state is TenantState.ACTIVE and (degraded := standing.degraded) is not None and degraded.is_down:
         ready = ConditionUpdate(ConditionType.READY, ConditionStatus.FALSE, Reason.DEGRADED, degraded.cause)
     elif state is TenantState.ACTIVE:
         message = f"serving at {names.url}"
@@ -214,6 +223,8 @@ def _unfinished(desired: DesiredState, state: TenantState, standing: Standing) -
     reconciling = ConditionType.RECONCILING
     if desired is DesiredState.DECOMMISSIONED:
         return reconciling, Reason.DECOMMISSIONING, "everything is about to be released"
+    if standing.lost:
+        return ConditionType.STALLED, Reason.RESOURCES_LOST, standing.lost
     if (trouble := standing.trouble) is not None:
         return reconciling if trouble.can_heal else ConditionType.STALLED, Reason.UPKEEP_FAILED, trouble.message
     if standing.switching or state.value != desired.value:
@@ -221,6 +232,8 @@ def _unfinished(desired: DesiredState, state: TenantState, standing: Standing) -
             return reconciling, Reason.SUSPENDING, "the route is about to be closed"
         waits = f", after the changed plan: {standing.rolling_out}" if standing.rolling_out else ""
         return reconciling, Reason.RESUMING, f"the route is about to be opened{waits}"
+    if standing.repairing:
+        return reconciling, Reason.REPAIRING, standing.repairing
     if standing.rolling_out and state is TenantState.ACTIVE:
         return reconciling, Reason.ROLLING_OUT, standing.rolling_out
     return None

@@ -1,4 +1,4 @@
-"""What a serving tenant needs beside sagas: traffic as desired, workloads as the plan has them, drift put right."""
+"""What a serving tenant needs beside sagas: traffic as desired, workloads as the plan has them, repair, health."""
 
 from collections.abc import Iterable
 from contextlib import suppress
@@ -8,7 +8,7 @@ from typing import Final
 from tenant_operator.api.plan import Plan
 from tenant_operator.api.states import DesiredState, TenantState
 from tenant_operator.api.tenant import Tenant
-from tenant_operator.ports import Clock, Manifest, ObjectRef
+from tenant_operator.ports import Clock, Manifest
 from tenant_operator.provisioning import claims, route
 from tenant_operator.provisioning.activities.deploy_workloads import workload_refs
 from tenant_operator.provisioning.activities.wait_ready import WaitReady
@@ -23,7 +23,8 @@ from tenant_operator.tenants.host import Silence, TenantSaga
 from tenant_operator.tenants.lifecycle import requester
 from tenant_operator.tenants.memory import TenantMemory, Tended
 from tenant_operator.tenants.notices import Happening
-from tenant_operator.tenants.standing import SERVING, Standing, Trouble, standing_of
+from tenant_operator.tenants.repair import Repair, claim
+from tenant_operator.tenants.standing import SERVING, Trouble, standing_of
 from tenant_operator.tenants.writer import StatusWriter
 
 _FIRST_PAUSE: Final = 5.0
@@ -32,7 +33,7 @@ _ROLLOUT_RECHECK: Final = 5.0
 
 
 class Upkeep:
-    """Level-triggered like everything else: compares, and does what is missing. An idle tenant costs no request.
+    """Level-triggered like everything else: compares, and does what is missing. An idle tenant costs no write.
 
     Intent before effect, as in the saga: what is about to be done stands in the status before it is begun, and is
     taken back only when it is done. So whoever looks next, after a crash or a change of mind, does not believe the
@@ -40,30 +41,20 @@ class Upkeep:
     """
 
     def __init__(
-        self, host: TenantSaga, writer: StatusWriter, health: Health, memory: TenantMemory, clock: Clock
+        self,
+        host: TenantSaga,
+        writer: StatusWriter,
+        repair: Repair,
+        health: Health,
+        memory: TenantMemory,
+        clock: Clock,
     ) -> None:
         self._host = host
+        self._repair = repair
         self._health = health
         self._memory = memory
         self._writer = writer
         self._clock = clock
-
-    def drifted(self, tenant: Tenant, kind: str, name: str) -> None:
-        """Somebody else changed or deleted an object in the tenant's namespace. If the tenant is made of it, it is to
-        be applied again; what was pruned is no part of it any more, and what somebody put there never was."""
-        tended = self._tended(tenant)
-        if not tended.has_drifted and self._is_part(self._context(tenant), kind, name):
-            tended.has_drifted = True
-
-    @staticmethod
-    def _is_part(ctx: Context, kind: str, name: str) -> bool:
-        """Whether the plan makes such an object; where it cannot be asked, anything may be one."""
-        if ctx.plan is None:
-            return True
-        try:
-            return ctx.contents(ctx.plan).has(kind, name)
-        except Rejected:
-            return True
 
     async def tend(self, tenant: Tenant) -> tuple[Tenant, float | None]:
         """See to a serving tenant. Returns it as last journalled, and the seconds after which to look again.
@@ -80,6 +71,8 @@ class Upkeep:
         try:
             tenant = await self._traffic(tenant)
             tenant = await self._contents(tenant)
+            tenant, later = await self._repair.tend(tenant)
+            tenant = await self._contents(tenant)  # what reads a Secret that was made again
             tenant, again = await self._rollout(tenant)
             tenant = await self._traffic(tenant)  # what had to wait for the rollout
             tenant, soon = await self._health.tend(tenant)
@@ -87,7 +80,7 @@ class Upkeep:
         except ActivityError as error:
             return await self._in_trouble(tenant, error), self._pause(slot.tended)
         slot.tended.pause = None
-        return tenant, min((each for each in (again, soon) if each is not None), default=None)
+        return tenant, min((each for each in (again, soon, later) if each is not None), default=None)
 
     def _pause(self, tended: Tended) -> float:
         """Until the next try, unless something wakes the tenant before: that is a try, too, but doubles nothing."""
@@ -161,27 +154,20 @@ class Upkeep:
                 raise Rejected(f"plan {tenant.spec.plan} does not exist")
             return tenant
         digest = ctx.digest(ctx.plan)
-        drifted = tended.has_drifted
         is_changed = digest != standing.workloads_hash
         # Where something was left undone, perhaps by another process, nobody knows how far it came.
         is_sure = not standing.trouble and (not standing.rolling_out or tended.applied == digest)
-        if not is_changed and not drifted and is_sure:
+        if not is_changed and is_sure:
             return tenant
+        await claim(ctx)
         if is_changed:
             what = f"rolling out plan {ctx.plan.metadata.name}"
             standing = replace(standing, workloads_hash=digest, rolling_out=what)
-            happening = Happening("RollingOut", f"the workloads of plan {ctx.plan.metadata.name} have changed")
+            happening = Happening("RollingOut", f"what plan {ctx.plan.metadata.name} makes of the tenant has changed")
             tenant = await self._writer.write_standing(tenant, standing, happening)
-        tended.has_drifted = False
-        try:
-            await self._apply(ctx, ctx.plan, with_route=await self._may_route(ctx, ctx.plan, standing, drifted=drifted))
-        except BaseException:
-            tended.has_drifted |= drifted
-            raise
+        # An open route moves to what the plan says when the rollout is complete.
+        await self._apply(ctx, ctx.plan, with_route=standing.suspended or not standing.rolling_out)
         tended.applied = digest
-        if drifted:
-            happening = Happening("DriftCorrected", "what was changed by another hand is put right")
-            await self._writer.tell(tenant, [happening])
         return tenant
 
     async def _apply(self, ctx: Context, plan: Plan, *, with_route: bool) -> None:
@@ -189,19 +175,6 @@ class Upkeep:
         await apply_all(ctx.ports.cluster, self._boundary(ctx, plan))
         workloads = ctx.contents(plan).workloads
         await apply_all(ctx.ports.cluster, [*workloads, *(self._route(ctx, plan) if with_route else ())])
-
-    async def _may_route(self, ctx: Context, plan: Plan, standing: Standing, *, drifted: bool) -> bool:
-        """An open route moves to what the plan says when the rollout is complete. One that was changed by another hand
-        meanwhile is put right if somebody answers there."""
-        if standing.suspended or not standing.rolling_out:
-            return True
-        return drifted and await self._takes_traffic(ctx, plan)
-
-    async def _takes_traffic(self, ctx: Context, plan: Plan) -> bool:
-        """Whether the workload that the plan sends the traffic to has a pod that can take it."""
-        name = plan.spec.routed_workload.name
-        found = await ctx.ports.cluster.get(ObjectRef("apps/v1", "Deployment", name, ctx.names.namespace))
-        return found is not None and bool(found.get("status", {}).get("availableReplicas"))
 
     def _boundary(self, ctx: Context, plan: Plan) -> list[Manifest]:
         contents = ctx.contents(plan)

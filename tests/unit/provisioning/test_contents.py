@@ -61,9 +61,9 @@ def test_thousands_of_tenants_of_a_plan_are_told_apart_without_rendering_them(mo
     rendered: list[Names] = []
     make = manifests.workloads
 
-    def counting(names: Names, plan: Plan) -> list[Manifest]:
+    def counting(names: Names, plan: Plan, credentials: int) -> list[Manifest]:
         rendered.append(names)
-        return make(names, plan)
+        return make(names, plan, credentials)
 
     monkeypatch.setattr(manifests, "workloads", counting)
     plan = saying("thousands")

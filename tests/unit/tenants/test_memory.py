@@ -67,12 +67,12 @@ def test_whoever_takes_anothers_place_begins_with_an_empty_slot(*, can_be_read: 
     memory, former, successor = TenantMemory(), versions(9), versions(12, "two")
     memory.observe(former)
     memory.adopt(former, FORMER)
-    memory.slot(former).tended.has_drifted = True
+    memory.slot(former).tended.is_due = True
     if can_be_read:
         memory.observe(successor)
     else:
         memory.cannot_be_read(MINE, "two")
-    assert not memory.slot(successor).tended.has_drifted
+    assert not memory.slot(successor).tended.is_due
     assert memory.key_of_identity(FORMER) is None
     assert memory.key_of_identity("one") is None
 

@@ -47,23 +47,12 @@ class AllocateIdentityStore(Activity):
         )
 
     async def run(self, ctx: Context) -> Progress:
-        if ctx.plan is None:
-            raise Rejected(f"plan {ctx.tenant.spec.plan} no longer exists")
-        names = ctx.names
-        ctx.heartbeat("writing the identity store's credentials", None)
-        password = await password_of(ctx, names.identity_secret, role=names.identity_role, schema=names.identity_schema)
-        ctx.heartbeat(f"creating schema {names.identity_schema} in database {names.database}", 25)
-        await ctx.ports.storage.ensure_schema(
-            names.database,
-            schema=names.identity_schema,
-            role=names.identity_role,
-            password=password,
-            connection_limit=ctx.plan.spec.storage.connection_limit,
-            tag=ctx.uid,
-        )
+        await renew_login(ctx)
         ctx.heartbeat("publishing the signing key", 75)
-        key = await _signing_key(ctx)
-        await _publish(ctx, public_jwk(key))
+        key, keys = published(ctx, await create_or_adopt(ctx, _fresh_key(ctx)))
+        await _store(ctx, key)
+        await _store(ctx, keys)
+        names = ctx.names
         return Done(f"identity store {names.identity_schema} reserved in database {names.database}")
 
     async def compensate(self, ctx: Context) -> Progress:
@@ -91,10 +80,32 @@ def _base64url(coordinate: int) -> str:
     return urlsafe_b64encode(coordinate.to_bytes(_COORDINATE_BYTES)).rstrip(b"=").decode()
 
 
-async def _signing_key(ctx: Context) -> ec.EllipticCurvePrivateKey:
+async def renew_login(ctx: Context) -> None:
+    """The schema with the role that owns it, and the Secret to log in with."""
+    if ctx.plan is None:
+        raise Rejected(f"plan {ctx.tenant.spec.plan} no longer exists")
+    names = ctx.names
+    ctx.heartbeat("writing the identity store's credentials", None)
+    password = await password_of(ctx, names.identity_secret, role=names.identity_role, schema=names.identity_schema)
+    ctx.heartbeat(f"creating schema {names.identity_schema} in database {names.database}", 25)
+    await ctx.ports.storage.ensure_schema(
+        names.database,
+        schema=names.identity_schema,
+        role=names.identity_role,
+        password=password,
+        connection_limit=ctx.plan.spec.storage.connection_limit,
+        tag=ctx.uid,
+    )
+
+
+def _fresh_key(ctx: Context) -> Manifest:
     fresh = ec.generate_private_key(ec.SECP256R1())
-    fresh_pem = fresh.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-    stored = await create_or_adopt(ctx, _signing_secret(ctx, fresh_pem, fresh))
+    return _signing_secret(ctx, fresh.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode(), fresh)
+
+
+def published(ctx: Context, stored: Manifest) -> tuple[Manifest, Manifest]:
+    """The Secret with the signing key as it should be, and the ConfigMap that publishes it, for the key that is stored.
+    Rejected if that is none."""
     pem = entry(stored, _PRIVATE_KEY)
     try:
         key = load_pem_private_key(pem.encode(), password=None)
@@ -105,10 +116,7 @@ async def _signing_key(ctx: Context) -> ec.EllipticCurvePrivateKey:
             f"Secret {ctx.names.namespace}/{ctx.names.signing_secret} holds no P-256 private key; "
             "delete the Secret and retry"
         )
-    wanted = _signing_secret(ctx, pem, key)
-    if stored["data"] != wanted["data"]:
-        await ctx.ports.cluster.apply(wanted)
-    return key
+    return _signing_secret(ctx, pem, key), _key_set(ctx, public_jwk(key))
 
 
 def _signing_secret(ctx: Context, pem: str, key: ec.EllipticCurvePrivateKey) -> Manifest:
@@ -116,17 +124,16 @@ def _signing_secret(ctx: Context, pem: str, key: ec.EllipticCurvePrivateKey) -> 
     return secret(ctx, ctx.names.signing_secret, content)
 
 
-async def _publish(ctx: Context, jwk: dict[str, str]) -> None:
-    manifest: Manifest = {
+def _key_set(ctx: Context, jwk: dict[str, str]) -> Manifest:
+    return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": {
-            "name": ctx.names.jwks,
-            "namespace": ctx.names.namespace,
-            "labels": ctx.names.labels(),
-        },
+        "metadata": {"name": ctx.names.jwks, "namespace": ctx.names.namespace, "labels": ctx.names.labels()},
         "data": {"jwks.json": json.dumps({"keys": [jwk]}, sort_keys=True)},
     }
-    stored = await create_or_adopt(ctx, manifest)
-    if stored.get("data") != manifest["data"]:
-        await ctx.ports.cluster.apply(manifest)
+
+
+async def _store(ctx: Context, wanted: Manifest) -> None:
+    stored = await create_or_adopt(ctx, wanted)
+    if stored.get("data") != wanted["data"]:
+        await ctx.ports.cluster.apply(wanted)
