@@ -43,14 +43,16 @@ def differences(manifest: Manifest, managed: ManagedFields) -> list[Difference]:
     return [Difference(field, manager) for field, manager in sorted(found.items())]
 
 
-def taken_over(manifest: Manifest, managed: ManagedFields) -> list[dict[str, Any]]:
+def taken_over(manifest: Manifest, managed: ManagedFields) -> list[dict[str, Any]] | None:
     """The managed fields with all that others have set as our own: what the next apply of the manifest does not name
-    of it, the API server takes away.
+    of it, the API server takes away. None if they have set nothing.
 
     Others keep the metadata, the status, the time of `kubectl rollout restart`, and the replicas where the manifest
     names none.
     """
     foreign = list(_foreign(managed, manifest))
+    if not foreign:
+        return None
     own: dict[str, Any] = {
         "manager": FIELD_MANAGER,
         "operation": "Apply",

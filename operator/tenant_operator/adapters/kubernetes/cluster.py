@@ -77,15 +77,12 @@ class KubernetesCluster:
         """Make what others own ours, and apply: what is ours and not named goes."""
         ref = ref_of(manifest)
         for _ in range(_TRIES):
-            metadata = await self._metadata(ref)
-            if metadata is None or not field_owners.differences(manifest, _managed(metadata)):
+            metadata = await self._metadata(ref) or {}
+            taken_over = field_owners.taken_over(manifest, _managed(metadata))
+            if taken_over is None:
                 break
             change = [
-                {
-                    "op": "replace",
-                    "path": "/metadata/managedFields",
-                    "value": field_owners.taken_over(manifest, _managed(metadata)),
-                },
+                {"op": "replace", "path": "/metadata/managedFields", "value": taken_over},
                 {"op": "replace", "path": "/metadata/resourceVersion", "value": metadata["resourceVersion"]},
             ]
             answer = await self._request(
