@@ -24,6 +24,7 @@ from tenant_operator.tenants.memory import TenantMemory
 from tenant_operator.tenants.recollection import Recollection
 from tenant_operator.tenants.reconciler import Reconciler
 from tenant_operator.tenants.repair import Repair
+from tenant_operator.tenants.rollout import Rollout
 from tenant_operator.tenants.steps import TenantSteps
 from tenant_operator.tenants.upkeep import Upkeep
 from tenant_operator.tenants.writer import StatusWriter
@@ -100,7 +101,8 @@ def assemble(
     runner = Runner(host, worker, ports.clock, jitter=jitter)
     health = Health(host, writer, memory, ports.clock, options.degraded_after)
     repair = Repair(host, writer, health, memory, ports.clock)
-    upkeep = Upkeep(host, writer, repair, health, memory, ports.clock)
+    rollout = Rollout(host, writer, memory, ports.clock)
+    upkeep = Upkeep(host, writer, repair, rollout, health, memory, ports.clock)
     reconciler = Reconciler(
         host,
         writer,

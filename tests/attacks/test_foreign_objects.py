@@ -165,4 +165,4 @@ def test_what_is_put_into_a_tenants_own_namespace_is_no_part_of_it(
     # What it is made of is put right as ever.
     world.kubectl("delete", "deployment", "auth", f"--namespace={attacked.namespace}")
     until(lambda: world.read("deployment", "auth", attacked.namespace), "auth is back")
-    attacked.event("DriftCorrected")
+    attacked.event("Repaired")

@@ -31,7 +31,7 @@ from tenant_operator.saga.evolve import Worker
 from tenant_operator.saga.model import RowState
 from tenant_operator.saga.step import Progress, Undone
 from tenant_operator.tenants.journal import decode
-from tenant_operator.tenants.standing import SERVING
+from tenant_operator.tenants.standing import SERVING, standing_of
 from tenant_operator.wiring import Outside, assemble
 from tests.fakes.audit import FakeAudit
 from tests.fakes.cluster import FakeCluster
@@ -201,6 +201,9 @@ class World:
             return
         if tenant.status.state in SERVING and operation in ("apply", "delete"):
             return  # the upkeep of a serving tenant: its spec and its plan are the intent
+        standing = standing_of(tenant.status)
+        if tenant.status.state in SERVING and (standing.rolling_out or standing.repairing or standing.lost):
+            return  # what opens its data follows the plan, or is made again
         saga, (activity, is_undone) = decode(tenant.status), _IN_HAND.get()
         row = next((row for row in saga.timeline if row.activity == activity), None)
         if row is None or saga.run is None or saga.run.finished or saga.run.worker != self.worker:

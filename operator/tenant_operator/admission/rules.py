@@ -172,15 +172,12 @@ def check_edit(ask: Ask) -> Refusal | None:
         return None
     if (why := _illegal_intent(old, new)) is not None:
         return _invalid("spec.desiredState", new.spec.desired_state, why)
-    if old.status.allocations:
+    if old.status.allocations and new.spec.region != old.spec.region:
         wayout = (
-            "cannot change while resources are held; set desiredState: Decommissioned, and once it is Decommissioned "
-            "change it and set desiredState: Active"
+            f"the region '{old.spec.region or '(none)'}' cannot change while resources are held; set desiredState: "
+            "Decommissioned, and once it is Decommissioned change it and set desiredState: Active"
         )
-        if new.spec.plan != old.spec.plan:
-            return _invalid("spec.plan", new.spec.plan, f"the plan '{old.spec.plan}' {wayout}")
-        if new.spec.region != old.spec.region:
-            return _invalid("spec.region", new.spec.region, f"the region '{old.spec.region or '(none)'}' {wayout}")
+        return _invalid("spec.region", new.spec.region, wayout)
     return None
 
 
@@ -326,7 +323,7 @@ def still_held(held: str) -> Refusal:
 def _asks(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     action = _annotations(new).get(ANNOTATION_ACTION)
     is_request = action is not None and action != _annotations(old).get(ANNOTATION_ACTION)
-    return is_request or _desired(old) != _desired(new)
+    return is_request or _wanted(old) != _wanted(new)
 
 
 def _metadata(body: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -337,8 +334,9 @@ def _annotations(body: Mapping[str, Any]) -> Mapping[str, Any]:
     return _mapping(_metadata(body).get("annotations"))
 
 
-def _desired(body: Mapping[str, Any]) -> object:
-    return _mapping(body.get("spec")).get("desiredState", DesiredState.ACTIVE.value)
+def _wanted(body: Mapping[str, Any]) -> object:
+    spec = _mapping(body.get("spec"))
+    return spec.get("desiredState", DesiredState.ACTIVE.value), spec.get("plan")
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

@@ -162,7 +162,7 @@ class Storage(ApiModel):
     """The database of a tenant."""
 
     connection_limit: Annotated[int, whole(1, 10000)] = 20
-    """The connections that the database takes at the same time; fixed when the tenant is made."""
+    """The connections that the database takes at the same time."""
 
 
 class Retry(ApiModel):

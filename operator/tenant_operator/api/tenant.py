@@ -78,7 +78,7 @@ class TenantSpec(ApiModel):
     ) = None
     """The name shown to people: lowercase words joined by dashes."""
     plan: Label
-    """The Plan that sizes the tenant. May change only while nothing is held."""
+    """The Plan that sizes the tenant. May change any time: a tenant that serves follows in place."""
     region: (
         Annotated[
             Label,
@@ -133,15 +133,6 @@ _RULES = rules(
         _SLUG,
         "self.spec.organization",
         field_path=".spec.slug",
-    ),
-    rule(
-        "self.spec.plan == oldSelf.spec.plan || !has(oldSelf.status) || !has(oldSelf.status.allocations)"
-        " || size(oldSelf.status.allocations) == 0",
-        "plan cannot change from '%s' to '%s' while resources are held; set desiredState: Decommissioned, "
-        "and once it is Decommissioned change the plan and set desiredState: Active",
-        "oldSelf.spec.plan",
-        "self.spec.plan",
-        field_path=".spec.plan",
     ),
     rule(
         "(has(self.spec.region) ? self.spec.region : '') == (has(oldSelf.spec.region) ? oldSelf.spec.region : '')"

@@ -265,6 +265,8 @@ class TenantStatus(ApiModel):
     last_action: LastAction | None = None
     outbox: Annotated[tuple[OutboxEvent, ...], bounded_list(OUTBOX_LENGTH)] = ()
     """Audit events that wait to be written to the audit feed."""
+    plan: Text | None = None
+    """The Plan that it is made of, which follows spec.plan when no run is under way; absent while nothing is held."""
     workloads_hash: Text | None = None
     """A fingerprint of all that the plan makes for the tenant, as it was last rolled out, or is being."""
     credentials: Annotated[int, whole()] | None = None

@@ -72,11 +72,13 @@ def _contents(names: Names, plan: Same, options: Same, database: Endpoint, crede
 
 @lru_cache(maxsize=_REMEMBERED)
 def _specimen(plan: Same, options: Same, database: Endpoint) -> str:
-    """What the plan makes of nobody's tenant, and its own templates, which may make something else of another's."""
+    """What the plan makes of nobody's tenant, and its own templates, which may make something else of another's; and
+    what it makes of the database."""
     nobody = Names("slug", "organization", "name", "uid", options.it.base_domain)
     made = _rendered(nobody, plan.it, options.it, database, 0).all()
     templates = [workload.model_dump(mode="json") for workload in plan.it.spec.workloads]
-    return hashlib.sha256(json.dumps([made, templates], sort_keys=True).encode()).hexdigest()
+    storage = plan.it.spec.storage.model_dump(mode="json")
+    return hashlib.sha256(json.dumps([made, templates, storage], sort_keys=True).encode()).hexdigest()
 
 
 def _rendered(names: Names, plan: Plan, options: Options, database: Endpoint, credentials: int) -> Contents:

@@ -53,6 +53,16 @@ def check_request(
         *membership(tenant, own),
         *(standing(tenant, defects) if own else ()),
         *(host_label(tenant, names) if own else ()),
+        *check_plan(tenant, plan, organization, tenants_of_org),
+    ]
+
+
+def check_plan(
+    tenant: Tenant, plan: Plan | None, organization: Organization | None, tenants_of_org: Iterable[KnownTenant]
+) -> list[Violation]:
+    """Every rule that is broken by having the plan: for a tenant that serves and changes to it."""
+    own = organization if organization is not None and lives_with(tenant, organization) else None
+    return [
         *_of_plan(tenant, plan, own),
         *(entitlement(tenant, own) if plan and own else ()),
         *(tenant_limit(tenant, plan, tenants_of_org) if plan and own else ()),

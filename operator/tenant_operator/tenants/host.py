@@ -159,7 +159,7 @@ class TenantSaga:
         checkpoints = (row.checkpoints for row in tenant.status.timeline if row.activity == activity)
         return Context(
             tenant=tenant,
-            plan=self._ports.catalog.plan(tenant.spec.plan),
+            plan=self._ports.catalog.plan(tenant.status.plan or tenant.spec.plan),
             organization=self._ports.catalog.organization(tenant.spec.organization),
             names=self._steps.names(tenant),
             ports=self._ports,

@@ -59,15 +59,16 @@ class Tended:
 
     `noticed`: parts of it that somebody else changed or deleted. `is_due`: all of it is to be compared. `corrected`:
     how often a part was put right in short succession, and when last. `applied`: the digest of the contents that were
-    applied in this life and roll out. `pause`: seconds between the last two tries, and when the next is due. `told`:
-    when the last news were (seconds, monotonic). `ailing`: how bad it is beyond what is told (see `Health`), and since
-    when.
+    applied in this life and roll out. `moved_at`: when the route moved to them. `pause`: seconds between the last two
+    tries, and when the next is due. `told`: when the last news were (seconds, monotonic). `ailing`: how bad it is
+    beyond what is told (see `Health`), and since when.
     """
 
     noticed: set[Part] = field(default_factory=set)
     is_due: bool = False
     corrected: dict[Part, tuple[int, float]] = field(default_factory=dict)
     applied: str | None = None
+    moved_at: float | None = None
     pause: tuple[float, float] | None = None
     told: float | None = None
     ailing: tuple[int, float] | None = None

@@ -100,9 +100,12 @@ class Repair:
         was_missing = await claim(self._context(tenant))
         if only is None or was_missing:
             tenant, only = await self._holdings(tenant), None
-        ctx, standing = self._context(tenant), standing_of(tenant.status)
-        if ctx.digest(plan) != standing.workloads_hash:
-            return tenant  # everything is about to be applied
+        ctx, standing, tended = self._context(tenant), standing_of(tenant.status), self._tended(tenant)
+        digest = ctx.digest(plan)
+        is_applied = not standing.rolling_out or tended.applied == digest
+        if digest != standing.workloads_hash or standing.trouble or not is_applied:
+            tended.is_due = True  # after everything was applied, which is about to be tried
+            return tenant
         parts = [
             each
             for each in await self._parts(ctx, plan, standing)

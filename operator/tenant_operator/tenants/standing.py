@@ -31,16 +31,18 @@ class Degradation:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """`suspended`: traffic is paused. `switching`: the route is being closed or opened, and may be either.
-    `workloads_hash`: what was last rolled out, or is being. `rolling_out`: why their rollout in place is not complete
-    yet; empty if it is. `degraded`: what is wrong with the workloads; None if nothing is, as far as was looked.
-    `credentials`: how often what the workloads log in with was made again. `repairing`: what of it is being made again;
-    empty if nothing is. `lost`: what is gone for good, and what to do about it; empty if nothing is known to be.
-    `trouble`: None if the last look did all that there was to do. `hindrance`: why nothing is done before a person has
-    helped, because the status does not tell what there is; empty if nothing is in the way."""
+    """`suspended`: traffic is paused. `switching`: the route is being closed or opened, and may be either. `plan`: the
+    name of the plan that the tenant is made of. `workloads_hash`: what was last rolled out, or is being. `rolling_out`:
+    why their rollout in place is not complete yet; empty if it is. `degraded`: what is wrong with the workloads; None
+    if nothing is, as far as was looked. `credentials`: how often what the workloads log in with was made again.
+    `repairing`: what of it is being made again; empty if nothing is. `lost`: what is gone for good, and what to do
+    about it; empty if nothing is known to be. `trouble`: None if the last look did all that there was to do.
+    `hindrance`: why nothing is done before a person has helped, because the status does not tell what there is; empty
+    if nothing is in the way."""
 
     suspended: bool = False
     switching: bool = False
+    plan: str | None = None
     workloads_hash: str | None = None
     rolling_out: str = ""
     degraded: Degradation | None = None
@@ -60,6 +62,7 @@ def standing_of(status: TenantStatus) -> Standing:
     return Standing(
         suspended=status.state is TenantState.SUSPENDED,
         switching=traffic is not None and traffic.reason in (Reason.SUSPENDING, Reason.RESUMING),
+        plan=status.plan,
         workloads_hash=status.workloads_hash,
         rolling_out=ready.message if ready is not None and ready.reason == Reason.ROLLING_OUT else "",
         degraded=_degradation_of(status),

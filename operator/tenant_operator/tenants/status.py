@@ -92,6 +92,7 @@ def project(
             "organization_slug": names.organization,
             "conditions": _observed(conditions, generation),
             "outbox": tuple(outbox),
+            "plan": standing.plan,
             "workloads_hash": standing.workloads_hash,
             "credentials": standing.credentials or None,
             "decommissioned_at": saga.run.finished_at

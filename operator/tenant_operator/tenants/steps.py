@@ -53,7 +53,7 @@ class TenantSteps:
     def of(self, tenant: Tenant) -> Mapping[str, Step]:
         """The steps of the tenant's saga by activity, in order."""
         names = self.names(tenant)
-        plan = self._catalog.plan(tenant.spec.plan)
+        plan = self._catalog.plan(tenant.status.plan or tenant.spec.plan)
         spec = plan.spec if plan is not None else None
         known, steps = self._kept.get(names, (None, None))
         if steps is None or known is not spec:

@@ -5,31 +5,26 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
-from tenant_operator.api.plan import Plan
-from tenant_operator.api.states import DesiredState, TenantState
+from tenant_operator.api.states import DesiredState
 from tenant_operator.api.tenant import Tenant
-from tenant_operator.ports import Clock, Manifest
-from tenant_operator.provisioning import claims, route
-from tenant_operator.provisioning.activities.deploy_workloads import workload_refs
-from tenant_operator.provisioning.activities.wait_ready import WaitReady
+from tenant_operator.ports import Clock
+from tenant_operator.provisioning import route
 from tenant_operator.provisioning.activity import Context
-from tenant_operator.provisioning.objects import apply_all, delete_all, ref_of
-from tenant_operator.saga.errors import ActivityError, Rejected
+from tenant_operator.saga.errors import ActivityError
 from tenant_operator.saga.evolve import bounded
-from tenant_operator.saga.step import NotYet
 from tenant_operator.tenants.feed import Told
 from tenant_operator.tenants.health import Health, went_down
 from tenant_operator.tenants.host import Silence, TenantSaga
 from tenant_operator.tenants.lifecycle import requester
 from tenant_operator.tenants.memory import TenantMemory, Tended
 from tenant_operator.tenants.notices import Happening
-from tenant_operator.tenants.repair import Repair, claim
+from tenant_operator.tenants.repair import Repair
+from tenant_operator.tenants.rollout import Rollout
 from tenant_operator.tenants.standing import SERVING, Trouble, standing_of
 from tenant_operator.tenants.writer import StatusWriter
 
 _FIRST_PAUSE: Final = 5.0
 _LONGEST_PAUSE: Final = 300.0
-_ROLLOUT_RECHECK: Final = 5.0
 
 
 class Upkeep:
@@ -45,12 +40,14 @@ class Upkeep:
         host: TenantSaga,
         writer: StatusWriter,
         repair: Repair,
+        rollout: Rollout,
         health: Health,
         memory: TenantMemory,
         clock: Clock,
     ) -> None:
         self._host = host
         self._repair = repair
+        self._rollout = rollout
         self._health = health
         self._memory = memory
         self._writer = writer
@@ -68,19 +65,29 @@ class Upkeep:
         if tenant.status.state not in SERVING or released or tenant.metadata.deletion_timestamp is not None:
             slot.tended = Tended()
             return tenant, None
+        pauses, error = list[float | None](), None
         try:
             tenant = await self._traffic(tenant)
-            tenant = await self._contents(tenant)
-            tenant, later = await self._repair.tend(tenant)
-            tenant = await self._contents(tenant)  # what reads a Secret that was made again
-            tenant, again = await self._rollout(tenant)
+            tenant, pause = await self._repair.tend(tenant)
+            pauses.append(pause)
+            tenant = await self._rollout.begin(await self._rollout.change_plan(tenant))
+            tenant, pause = await self._rollout.follow(tenant)
+            pauses.append(pause)
             tenant = await self._traffic(tenant)  # what had to wait for the rollout
-            tenant, soon = await self._health.tend(tenant)
-            tenant = await self._recovered(tenant)
-        except ActivityError as error:
-            return await self._in_trouble(tenant, error), self._pause(slot.tended)
+        except ActivityError as caught:
+            tenant, error = self._host.newest(tenant), caught
+        try:
+            tenant, pause = await self._health.tend(tenant)  # whatever else is wrong
+            pauses.append(pause)
+            if error is None:
+                tenant = await self._recovered(tenant)
+        except ActivityError as caught:
+            error = error or caught
+        if error is not None:
+            pauses.append(self._pause(slot.tended))
+            return await self._in_trouble(self._host.newest(tenant), error), _soonest(pauses)
         slot.tended.pause = None
-        return tenant, min((each for each in (again, soon, later) if each is not None), default=None)
+        return tenant, 0.0 if slot.tended.is_due else _soonest(pauses)
 
     def _pause(self, tended: Tended) -> float:
         """Until the next try, unless something wakes the tenant before: that is a try, too, but doubles nothing."""
@@ -146,74 +153,12 @@ class Upkeep:
         events.append(went_down(ctx, degraded))
         return await self._writer.write_standing(tenant, replace(done, degraded=degraded), resumed, events=events)
 
-    async def _contents(self, tenant: Tenant) -> Tenant:
-        """Roll out what the plan has changed, and put right what somebody else has."""
-        ctx, tended, standing = self._context(tenant), self._tended(tenant), standing_of(tenant.status)
-        if ctx.plan is None:
-            if standing.trouble is not None:
-                raise Rejected(f"plan {tenant.spec.plan} does not exist")
-            return tenant
-        digest = ctx.digest(ctx.plan)
-        is_changed = digest != standing.workloads_hash
-        # Where something was left undone, perhaps by another process, nobody knows how far it came.
-        is_sure = not standing.trouble and (not standing.rolling_out or tended.applied == digest)
-        if not is_changed and is_sure:
-            return tenant
-        await claim(ctx)
-        if is_changed:
-            what = f"rolling out plan {ctx.plan.metadata.name}"
-            standing = replace(standing, workloads_hash=digest, rolling_out=what)
-            happening = Happening("RollingOut", f"what plan {ctx.plan.metadata.name} makes of the tenant has changed")
-            tenant = await self._writer.write_standing(tenant, standing, happening)
-        # An open route moves to what the plan says when the rollout is complete.
-        await self._apply(ctx, ctx.plan, with_route=standing.suspended or not standing.rolling_out)
-        tended.applied = digest
-        return tenant
-
-    async def _apply(self, ctx: Context, plan: Plan, *, with_route: bool) -> None:
-        # A larger quota comes before the pods that need it.
-        await apply_all(ctx.ports.cluster, self._boundary(ctx, plan))
-        workloads = ctx.contents(plan).workloads
-        await apply_all(ctx.ports.cluster, [*workloads, *(self._route(ctx, plan) if with_route else ())])
-
-    def _boundary(self, ctx: Context, plan: Plan) -> list[Manifest]:
-        contents = ctx.contents(plan)
-        namespace, *bounds = contents.namespace
-        return [claims.marked(namespace, ctx.tenant, served=True), *bounds, *contents.policies]
-
-    def _route(self, ctx: Context, plan: Plan) -> list[Manifest]:
-        is_open = ctx.tenant.status.state is TenantState.ACTIVE
-        return route.manifests(ctx.names, ctx.options, plan, is_open=is_open)
-
-    async def _prune(self, ctx: Context, workloads: Iterable[Manifest]) -> None:
-        """Delete the workloads that the plan no longer has."""
-        wanted = {ref_of(manifest) for manifest in workloads}
-        await delete_all(ctx.ports.cluster, [ref for ref in await workload_refs(ctx) if ref not in wanted])
-
-    async def _rollout(self, tenant: Tenant) -> tuple[Tenant, float | None]:
-        """Follow a rollout in place until it is complete; traffic goes on meanwhile."""
-        standing = standing_of(tenant.status)
-        if not standing.rolling_out:
-            return tenant, None
-        ctx, tended = self._context(tenant), self._tended(tenant)
-        progress = await WaitReady().run(ctx)
-        if isinstance(progress, NotYet):
-            if progress.cause != standing.rolling_out and tended.is_time_for_news(self._clock.elapsed()):
-                happening = Happening("RollingOut", progress.cause)
-                tenant = await self._writer.write_standing(
-                    tenant, replace(standing, rolling_out=progress.cause), happening
-                )
-            return tenant, _ROLLOUT_RECHECK  # its Deployments wake the tenant before that
-        tended.told = tended.applied = None
-        if ctx.plan is not None:
-            # Only now: until here the former workloads took the traffic.
-            await apply_all(ctx.ports.cluster, self._route(ctx, ctx.plan))
-            await self._prune(ctx, ctx.contents(ctx.plan).workloads)
-        happening = Happening("RolledOut", progress.detail)
-        return await self._writer.write_standing(tenant, replace(standing, rolling_out=""), happening), None
-
     def _tended(self, tenant: Tenant) -> Tended:
         return self._memory.slot(tenant).tended
 
     def _context(self, tenant: Tenant) -> Context:
         return self._host.context(tenant, "", Silence())
+
+
+def _soonest(pauses: Iterable[float | None]) -> float | None:
+    return min((each for each in pauses if each is not None), default=None)

@@ -121,9 +121,13 @@ class StatusWriter:
                     standing = replace(standing, suspended=suspended)
                 case RunStarted(kind=Kind.ADOPT):
                     found = self._recollection.found(record)
-                    standing = Standing(suspended=found is not None and found.suspended)
+                    standing = Standing(suspended=found is not None and found.suspended, plan=record.spec.plan)
+                case RunStarted(kind=Kind.PROVISION):
+                    standing = Standing(workloads_hash=standing.workloads_hash, plan=record.spec.plan)
                 case RunStarted():
-                    standing = Standing(workloads_hash=standing.workloads_hash)
+                    standing = Standing(workloads_hash=standing.workloads_hash, plan=standing.plan)
+                case RunFinished(outcome) if outcome is not Outcome.COMPLETED:
+                    standing = replace(standing, plan=None)
                 case CompensationStarted(activity=ActivityName.DEPLOY_WORKLOADS):
                     standing = replace(standing, workloads_hash=None)
                 case _:

@@ -35,7 +35,9 @@ class WaitReady(Activity):
             raise Rejected(f"plan {ctx.tenant.spec.plan} no longer exists")
         if ctx.digest(ctx.plan) != ctx.tenant.status.workloads_hash:
             # The plan was edited after the workloads were deployed: what is waited for is what it wants now.
-            await apply_all(ctx.ports.cluster, ctx.contents(ctx.plan).workloads)
+            contents = ctx.contents(ctx.plan)
+            await apply_all(ctx.ports.cluster, [*contents.namespace[1:], *contents.policies])
+            await apply_all(ctx.ports.cluster, contents.workloads)
         labels = {LABEL_TENANT_UID: ctx.uid, COMPONENT: "workload"}
         ctx.heartbeat("looking at the workloads", None)
         deployments = await ctx.ports.cluster.list("apps/v1", "Deployment", ctx.names.namespace, labels)
