@@ -4,8 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 STATE := .devcluster
-# Each of the two has a cluster of its own, and takes one file after the other.
-PARALLEL := --numprocesses 2 --dist loadfile
+# Each of them has a cluster of its own, and takes one file after the other; most of the time they wait.
+PARALLEL := --numprocesses 3 --dist loadfile
 ARGS ?=
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 IMAGE ?= tenant-operator:$(VERSION)

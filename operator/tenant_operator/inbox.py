@@ -53,17 +53,23 @@ class Inbox:
         self._queue = queue
         self._requests = requests
         self._drift = DriftWatch()
+        self._hosts: dict[str, TenantKey] = {}
+        """Whose a namespace is, by its name."""
 
     def tenant_changed(self, event: str | None, body: dict[str, Any]) -> None:
         """A Tenant was listed, added, modified or deleted."""
         metadata = body["metadata"]
         key = TenantKey(metadata["namespace"], metadata["name"])
         if event == WatchEvent.DELETED:
+            if (gone := self._memory.known(key)) is not None:
+                self._hosts.pop(self._steps.names(gone).namespace, None)
             self._reconciler.forget(key, metadata["uid"])
             self._queue.wake(key)  # a run in hand has to learn of it
             return
         if self._catalog.observe_tenant(body):
             self._queue.wake(key)
+            if (tenant := self._memory.known(key)) is not None:
+                self._hosts[self._steps.names(tenant).namespace] = key
         if ANNOTATION_ACTION in (metadata.get("annotations") or {}):
             self._requests.wake(key)
 
@@ -115,15 +121,18 @@ class Inbox:
                 self._queue.wake(key_of(tenant))
 
     def _owner(self, body: dict[str, Any]) -> KnownTenant | None:
-        """The tenant that an object is part of: one whose UID is on it and whose own namespace it is, or is in. Labels
-        alone are nobody's word: whoever may write an object anywhere can copy them."""
+        """The tenant that an object is part of: it is the tenant's own namespace, or is in it. Labels alone are no
+        proof: whoever may write an object anywhere can copy them, or take them away."""
         metadata = body["metadata"]
-        uid = (metadata.get("labels") or {}).get(LABEL_TENANT_UID, "")
-        key = self._memory.key_of_identity(uid)
-        tenant = None if key is None else self._memory.known(key)
-        if tenant is None or self._steps.names(tenant).namespace != metadata.get("namespace", metadata["name"]):
-            return None
-        return tenant
+        uid, place = (
+            (metadata.get("labels") or {}).get(LABEL_TENANT_UID, ""),
+            metadata.get("namespace", metadata["name"]),
+        )
+        for key in (self._memory.key_of_identity(uid), self._hosts.get(place)):
+            tenant = None if key is None else self._memory.known(key)
+            if tenant is not None and self._steps.names(tenant).namespace == place:
+                return tenant
+        return None
 
 
 def own_kinds(inbox: Inbox) -> list[Listener]:

@@ -292,8 +292,8 @@ def test_a_slug_equal_to_the_name_may_be_spelled_out_later(server: ApiServer) ->
     assert server.tenant("spelled").spec.slug == "spelled"
 
 
-def test_the_plan_changes_only_while_nothing_is_held(server: ApiServer) -> None:
-    server.must("apply", "--server-side", "-f", "-", stdin=tenant("sized"))
+def test_the_plan_changes_any_time_and_the_region_only_while_nothing_is_held(server: ApiServer) -> None:
+    server.must("apply", "--server-side", "-f", "-", stdin=tenant("sized", region="eu-1"))
     created = server.tenant("sized").metadata.creation_timestamp
     assert created is not None
     row = Allocation(
@@ -306,14 +306,15 @@ def test_the_plan_changes_only_while_nothing_is_held(server: ApiServer) -> None:
     )
 
     server.write_status("sized", TenantStatus(state=TenantState.ACTIVE, allocations=(row,)))
-    refused = server.apply(tenant("sized", plan="pro"))
+    server.must("apply", "--server-side", "-f", "-", stdin=tenant("sized", region="eu-1", plan="pro"))
+    refused = server.apply(tenant("sized", region="eu-2", plan="pro"))
     assert refused.returncode != 0
-    assert "plan cannot change from 'starter' to 'pro' while resources are held" in refused.stderr
+    assert "region cannot change from 'eu-1' to 'eu-2' while resources are held" in refused.stderr
     assert "set desiredState: Decommissioned" in refused.stderr
 
     server.write_status("sized", TenantStatus(state=TenantState.DECOMMISSIONED))
-    server.must("apply", "--server-side", "-f", "-", stdin=tenant("sized", plan="pro"))
-    assert server.tenant("sized").spec.plan == "pro"
+    server.must("apply", "--server-side", "-f", "-", stdin=tenant("sized", region="eu-2", plan="pro"))
+    assert server.tenant("sized").spec.region == "eu-2"
 
 
 def test_the_api_server_applies_the_defaults(server: ApiServer) -> None:

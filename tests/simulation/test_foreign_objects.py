@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tenant_operator.adapters.kubernetes.resources import ref_of
+from tenant_operator.api.names import LABEL_TENANT_UID
 from tenant_operator.inbox import Inbox
 from tests.simulation.virtual_time import run
 from tests.simulation.world import TENANT, Life, World
@@ -60,7 +61,7 @@ def vanishes(inbox: Inbox, world: World, kind: str) -> None:
 
 def patched(body: Object, generation: int, **metadata: Any) -> Object:
     """The same after another hand has changed it."""
-    hand = {"manager": "kubectl", "time": "2030-01-01T00:00:00Z"}
+    hand = {"manager": "kubectl", "time": "2030-01-01T00:00:00Z", "fieldsV1": {"f:spec": {"f:x": {}}}}
     return {**body, "metadata": {**body["metadata"], "generation": generation, "managedFields": [hand], **metadata}}
 
 
@@ -87,6 +88,16 @@ def test_an_own_object_that_is_deleted_is_made_again(kind: str) -> None:
     assert [
         name for operation, name in effects if operation in ("apply", "create") and name.startswith(f"{kind} tenant-")
     ]
+
+
+def test_an_own_object_whose_label_is_taken_away_is_still_the_tenants() -> None:
+    def story(inbox: Inbox, world: World) -> None:
+        body = own(world, "NetworkPolicy")
+        inbox.child_changed("ADDED", body)
+        world.cluster.edit(ref_of(body), {"metadata": {"labels": {LABEL_TENANT_UID: None}}})
+        inbox.child_changed("MODIFIED", patched(body, 1, labels={}))
+
+    assert ("apply", "NetworkPolicy tenant-banking-cymmetri/default-deny") in effects_of(story)
 
 
 def test_an_own_object_that_is_as_it_should_be_is_left_alone() -> None:

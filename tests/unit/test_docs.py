@@ -24,7 +24,7 @@ REFERENCE = PAGES["reference.md"]()
 ALL_PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TELLERS = [
     ROOT / "operator/tenant_operator/tenants" / name
-    for name in ("health.py", "notices.py", "reconciler.py", "repair.py", "upkeep.py")
+    for name in ("health.py", "notices.py", "reconciler.py", "repair.py", "rollout.py", "upkeep.py")
 ]
 
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")

@@ -90,6 +90,7 @@ EVENTS: Final[Mapping[str, str]] = {
     "Resumed": "The route was opened again.",
     "RollingOut": "A changed plan is being rolled out; the message says what it waits for.",
     "RolledOut": "The changed plan is rolled out.",
+    "PlanChanged": "A tenant that serves goes over to another plan, in place.",
     "DriftCorrected": "What somebody else changed was put right: the object, the fields, and who had set them.",
     "Repaired": "What was gone or damaged was made again.",
     "ResourcesLost": "What cannot be made again without loss is gone; the message says what a person can do.",

@@ -40,6 +40,9 @@ _UNDER_WAY = (Reason.IN_PROGRESS, Reason.RETRYING, Reason.ROLLING_BACK)
 _TOLD_APART = (Reason.DEGRADED, Reason.RESOURCES_LOST)
 """Why a tenant that serves is not Ready: that stands whatever else holds it up."""
 
+_FOR_A_WHILE = (Reason.ROLLING_OUT, Reason.DEGRADED, Reason.UNAVAILABLE, Reason.REPAIRING, Reason.RESOURCES_LOST)
+"""What is said of a tenant that serves beside its run."""
+
 _Verdict = tuple[ConditionType, Reason, str]
 """Reconciling or Stalled, and why."""
 
@@ -126,6 +129,9 @@ def _updates(
         said = find_condition(tenant.status.conditions, type_)
         if saga.run is None and said is not None and said.reason in _UNDER_WAY:
             update = ConditionUpdate(type_, ConditionStatus.FALSE, Reason.RESET, "the run history was reset")
+        if update is None and state in SERVING and said is not None and said.reason in _FOR_A_WHILE:
+            # The run does not tell, and what was said meanwhile is over, unless it is said again.
+            update = ConditionUpdate(type_, ConditionStatus.TRUE, Reason.COMPLETED, "as it should be")
         if update is not None:
             updates.append(update)
     if standing.rolling_out:

@@ -25,6 +25,7 @@ from tenant_operator.tenants.writer import StatusWriter
 
 _FIRST_PAUSE: Final = 5.0
 _LONGEST_PAUSE: Final = 300.0
+_SOON: Final = 1.0
 
 
 class Upkeep:
@@ -87,7 +88,7 @@ class Upkeep:
             pauses.append(self._pause(slot.tended))
             return await self._in_trouble(self._host.newest(tenant), error), _soonest(pauses)
         slot.tended.pause = None
-        return tenant, 0.0 if slot.tended.is_due else _soonest(pauses)
+        return tenant, _soonest([*pauses, _SOON if slot.tended.is_due else None])
 
     def _pause(self, tended: Tended) -> float:
         """Until the next try, unless something wakes the tenant before: that is a try, too, but doubles nothing."""
