@@ -300,6 +300,7 @@ class Life:
             jitter=random.Random(number),
         )
         self.inbox, self.queue, self.requests, self.courier = parts.inbox, parts.queue, parts.requests, parts.courier
+        self.comparison = parts.comparison
         database.on_closed = post.on_closed = self.inbox.server_is_back
         self._last: dict[TenantKey, dict[str, Any]] = {}
         world.life = self

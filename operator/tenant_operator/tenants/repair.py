@@ -9,7 +9,7 @@ from tenant_operator.api.plan import Plan
 from tenant_operator.api.states import TenantState
 from tenant_operator.api.tenant import Tenant
 from tenant_operator.ports import Clock, Difference, Manifest
-from tenant_operator.provisioning import claims, holdings, route
+from tenant_operator.provisioning import claims, holdings, route, transition
 from tenant_operator.provisioning.activities.allocate_namespace import AllocateNamespace, blockers
 from tenant_operator.provisioning.activity import Context
 from tenant_operator.provisioning.objects import all_of, belongs_to, is_going, namespace_ref, ref_of, taken_by
@@ -130,6 +130,8 @@ class Repair:
         contents = ctx.contents(plan)
         namespace, *bounds = contents.namespace
         parts = [claims.marked(namespace, ctx.tenant, served=True), *bounds, *contents.policies, *contents.workloads]
+        if standing.rolling_out:  # some are for now what former pods need beside
+            parts = [each for each in parts if each["kind"] not in transition.KINDS]
         # A route that was changed during a rollout may lead to where nobody answers yet.
         if standing.suspended or not standing.rolling_out or await self._health.takes_traffic(ctx, plan):
             is_open = ctx.tenant.status.state is TenantState.ACTIVE
