@@ -163,12 +163,27 @@ def test_illegal_requests_and_edits_are_refused_in_place(gate: GatedWorld) -> No
     assert "'explode': there is no such action; use cancel, retry, reset" in refused(
         "annotate", f"{ANNOTATION_ACTION}=explode"
     )
-    for field, value in (("region", "eu-2"), ("plan", "standard")):
-        edit = json.dumps({"spec": {field: value}})
-        assert "while resources are held; set desiredState: Decommissioned" in refused(
-            "patch", "--type=merge", f"--patch={edit}"
-        )
+    assert "while resources are held; set desiredState: Decommissioned" in refused(*edited(region="eu-2"))
+    assert "is not entitled to this plan" in refused(*edited(plan=catalog.FORBIDDEN_PLAN))
+    assert "there is no such Plan" in refused(*edited(plan="unheard-of"))
     assert condition(tenant.newest(), "Ready")["status"] == "True"
+    assert condition(tenant.newest(), "Stalled") == {}
+
+
+def edited(**spec: str) -> tuple[str, ...]:
+    """What of kubectl changes these fields of a Tenant."""
+    return ("patch", "--type=merge", f"--patch={json.dumps({'spec': spec})}")
+
+
+def test_whoever_changes_the_plan_is_who_is_told_to_have(gate: GatedWorld) -> None:
+    tenant = gate.tenant("upgraded")
+    tenant.settles("Active")
+    answer = gate.ask_about("upgraded", *edited(plan="patient-with-postgres"), user=OWNER)
+    assert answer.code == 0, answer.err
+    tenant.event("PlanChanged", says="from small to patient-with-postgres")
+    (told,) = until(lambda: tenant.told("tenant.plan.changed"), "the feed tells it")
+    assert (told["actor_id"], told["data"]) == (OWNER, {"from": "small", "to": "patient-with-postgres"})
+    tenant.wait(lambda each: condition(each, "WorkloadsReady").get("status") == "True", "has rolled out")
 
 
 def test_what_is_in_use_is_not_removed(gate: GatedWorld) -> None:
