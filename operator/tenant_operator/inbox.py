@@ -124,10 +124,8 @@ class Inbox:
         """The tenant that an object is part of: it is the tenant's own namespace, or is in it. Labels alone are no
         proof: whoever may write an object anywhere can copy them, or take them away."""
         metadata = body["metadata"]
-        uid, place = (
-            (metadata.get("labels") or {}).get(LABEL_TENANT_UID, ""),
-            metadata.get("namespace", metadata["name"]),
-        )
+        uid = (metadata.get("labels") or {}).get(LABEL_TENANT_UID, "")
+        place = metadata.get("namespace", metadata["name"])
         for key in (self._memory.key_of_identity(uid), self._hosts.get(place)):
             tenant = None if key is None else self._memory.known(key)
             if tenant is not None and self._steps.names(tenant).namespace == place:

@@ -54,9 +54,7 @@ class Context:
 
     def contents(self, plan: Plan) -> Contents:
         """What the plan makes of the tenant. Rejected if a template in it is broken."""
-        return contents(
-            self.names, plan, self.options, self.ports.storage.endpoint, self.tenant.status.credentials or 0
-        )
+        return contents(self.names, plan, self.options, self.ports.storage.endpoint, self._credentials)
 
     def digest(self, plan: Plan) -> str:
         """The fingerprint of the contents. Rejected as above."""

@@ -8,6 +8,7 @@ https://kubernetes.io/docs/reference/using-api/server-side-apply/
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
 from typing import Any, Final
 
 from tenant_operator.api.names import FIELD_MANAGER
@@ -31,13 +32,11 @@ _REPLICAS: Final = ("f:spec", "f:replicas")
 def differences(manifest: Manifest, managed: ManagedFields) -> list[Difference]:
     """In what a stored object is not what the manifest makes of it, if the manifest is what was applied last: fields
     that others have set, and fields that they have changed or removed. Left to others is what `taken_over` leaves."""
-    found = {
-        path: str(entry.get("manager")) for entry, theirs in _foreign(managed, manifest) for path in _leaves(theirs, "")
-    }
-    own: Fields = {}
+    found: dict[str, str] = {}
     for entry in managed:
-        if _is_own(entry):
-            own = _union(own, entry.get("fieldsV1") or {})
+        if theirs := _theirs(entry, manifest):
+            found.update(dict.fromkeys(_leaves(theirs, ""), str(entry.get("manager"))))
+    own = reduce(_union, own_fields(managed), Fields())
     for path, fields in _lost(_applied(manifest), own, "", ()):
         found.setdefault(path, _owner(fields, managed))
     return [Difference(field, manager) for field, manager in sorted(found.items())]
@@ -50,28 +49,23 @@ def taken_over(manifest: Manifest, managed: ManagedFields) -> list[dict[str, Any
     Others keep the metadata, the status, the time of `kubectl rollout restart`, and the replicas where the manifest
     names none.
     """
-    foreign = list(_foreign(managed, manifest))
-    if not foreign:
-        return None
     own: dict[str, Any] = {
         "manager": FIELD_MANAGER,
         "operation": "Apply",
         "apiVersion": manifest["apiVersion"],
         "fieldsType": "FieldsV1",
-        "fieldsV1": {},
     }
-    left = []
+    left, taken = [], Fields()
     for entry in managed:
+        theirs = _theirs(entry, manifest)
+        taken = _union(taken, theirs)
         if _is_own(entry) and entry.get("operation") == "Apply":
             own = dict(entry)
-            continue
-        theirs = next((fields for other, fields in foreign if other is entry), None)
-        rest = entry.get("fieldsV1") or {} if theirs is None else _without(entry.get("fieldsV1") or {}, theirs)
-        if rest:
+        elif rest := _without(entry.get("fieldsV1") or {}, theirs):
             left.append({**entry, "fieldsV1": rest})
-    for _, theirs in foreign:
-        own["fieldsV1"] = _union(own.get("fieldsV1") or {}, theirs)
-    return [own, *left]
+    if not taken:
+        return None
+    return [{**own, "fieldsV1": _union(own.get("fieldsV1") or {}, taken)}, *left]
 
 
 def is_touched(managed: ManagedFields) -> bool:
@@ -114,19 +108,13 @@ def _is_own_label(key: str) -> bool:
     return name.startswith(("intelliauth.io/", "app.kubernetes.io/", "pod-security.kubernetes.io/"))
 
 
-def _foreign(managed: ManagedFields, manifest: Manifest) -> Iterator[tuple[Mapping[str, Any], Fields]]:
-    """What others have set and are not left with."""
-    kept: list[Sequence[str]] = [_RESTART]
-    if "replicas" not in (manifest.get("spec") or {}):
-        kept.append(_REPLICAS)
-    for entry in managed:
-        if _is_own(entry) or entry.get("subresource") == "status":
-            continue
-        theirs = {name: fields for name, fields in (entry.get("fieldsV1") or {}).items() if name not in _NOT_SET}
-        for path in kept:
-            theirs = _pruned(theirs, path)
-        if theirs:
-            yield entry, theirs
+def _theirs(entry: Mapping[str, Any], manifest: Manifest) -> Fields:
+    """What others have set by an entry, and are not left with."""
+    if _is_own(entry) or entry.get("subresource") == "status":
+        return {}
+    fields = {name: inner for name, inner in (entry.get("fieldsV1") or {}).items() if name not in _NOT_SET}
+    fields = _pruned(fields, _RESTART)
+    return fields if "replicas" in (manifest.get("spec") or {}) else _pruned(fields, _REPLICAS)
 
 
 def _pruned(fields: Fields, path: Sequence[str]) -> Fields:

@@ -105,11 +105,8 @@ class Health:
         found = await self.look(ctx, ctx.plan) if heard else None
         if standing.rolling_out and found is not None and not found.is_down:
             found = None
-        if found is not None and told is not None and found.is_down is told.is_down:
-            is_news = found != told and slot.tended.is_time_for_news(self._clock.elapsed())
-        else:
-            is_news = found != told
-        if is_news:
+        is_turn = _depth(found) != _depth(told)
+        if found != told and (is_turn or slot.tended.is_time_for_news(self._clock.elapsed())):
             happening, events = _turn(ctx, told, found, self.seconds(tenant))
             standing = replace(standing, degraded=found)
             tenant = await self._writer.write_standing(tenant, standing, happening, events=events)

@@ -55,7 +55,7 @@ class Mind:
 
 @dataclass(slots=True)
 class Tended:
-    """What the upkeep of a serving tenant has done and seen (`Upkeep` reads and writes it).
+    """What the upkeep of a serving tenant has done and seen (`Repair`, `Rollout`, `Health` and `Upkeep` do).
 
     `noticed`: parts of it that somebody else changed or deleted. `is_due`: all of it is to be compared. `corrected`:
     how often a part was put right in short succession, and when last. `applied`: the digest of the contents that were

@@ -66,7 +66,7 @@ class Repair:
             return tenant, later
         was_due, tended.is_due, tended.noticed = tended.is_due, False, tended.noticed - noticed
         try:
-            return await self._look(tenant, ctx.plan, None if is_whole else noticed), self._again(tenant, later)
+            tenant = await self._look(tenant, ctx.plan, None if is_whole else noticed)
         except Unavailable:
             tended.noticed |= noticed
             if noticed or is_left_undone:
@@ -76,11 +76,10 @@ class Repair:
             tended.noticed |= noticed
             tended.is_due |= was_due
             raise
-
-    def _again(self, tenant: Tenant, later: float | None) -> float | None:
-        lost = standing_of(self._host.newest(tenant).status).lost
-        pauses = [each for each in (later, self._host.recheck_seconds if lost else None) if each is not None]
-        return min(pauses, default=None)
+        if not standing_of(tenant.status).lost:
+            return tenant, later
+        recheck = self._host.recheck_seconds
+        return tenant, recheck if later is None else min(later, recheck)
 
     def _split(self, tended: Tended) -> tuple[set[Part], float | None]:
         """What was noticed and is to be looked at now, and after how many seconds the rest is: who is changed back each

@@ -9,11 +9,11 @@ from tenant_operator.api.states import TenantState
 from tenant_operator.api.tenant import Tenant
 from tenant_operator.ports import Clock, Manifest, ObjectRef
 from tenant_operator.provisioning import claims, holdings, route, transition
-from tenant_operator.provisioning.activities.deploy_workloads import workload_refs
+from tenant_operator.provisioning.activities.deploy_workloads import stored_workloads
 from tenant_operator.provisioning.activities.wait_ready import WaitReady
 from tenant_operator.provisioning.activity import Context
 from tenant_operator.provisioning.contents import Contents
-from tenant_operator.provisioning.objects import all_of, apply_all, delete_all, ref_of
+from tenant_operator.provisioning.objects import apply_all, delete_all, ref_of
 from tenant_operator.provisioning.rules import check_plan, refusal
 from tenant_operator.saga.errors import Rejected
 from tenant_operator.saga.step import NotYet
@@ -113,7 +113,8 @@ class Rollout:
             first = [*map(str, refs), *ports][0]
             return await self._tell(tenant, f"{first} goes as soon as nobody asks for it any more"), left
         contents = ctx.contents(ctx.plan)
-        await apply_all(ctx.ports.cluster, [*contents.namespace[1:], *contents.workloads])
+        waited = [each for each in (*contents.namespace, *contents.workloads) if each["kind"] in transition.KINDS]
+        await apply_all(ctx.ports.cluster, waited)
         await delete_all(ctx.ports.cluster, [*refs, *_bounds_without_a_plan(ctx, contents)])
         tended.told = tended.applied = tended.moved_at = None
         happening = Happening("RolledOut", progress.detail)
@@ -151,16 +152,14 @@ def _route(ctx: Context, plan: Plan) -> list[Manifest]:
 async def _former(ctx: Context, plan: Plan) -> tuple[list[ObjectRef], list[str]]:
     """The workloads that the plan no longer has, and the ports of those that it has."""
     wanted = {ref_of(each): each for each in ctx.contents(plan).workloads}
-    refs = await workload_refs(ctx)
-    services = [ref for ref in refs if ref.kind == "Service" and ref in wanted]
-    stored = await all_of(ctx.ports.cluster.get(ref) for ref in services)
+    stored = await stored_workloads(ctx)
     ports = [
         port
-        for ref, each in zip(services, stored, strict=True)
-        if each is not None
+        for ref, each in stored.items()
+        if ref.kind == "Service" and ref in wanted
         for port in transition.former_ports(wanted[ref], each)
     ]
-    return [ref for ref in refs if ref not in wanted], ports
+    return [ref for ref in stored if ref not in wanted], ports
 
 
 def _bounds_without_a_plan(ctx: Context, contents: Contents) -> list[ObjectRef]:

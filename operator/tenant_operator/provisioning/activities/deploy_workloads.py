@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import ClassVar, Final
 
 from tenant_operator.api.names import LABEL_TENANT_UID, ActivityName, PhaseName
-from tenant_operator.ports import ObjectRef
+from tenant_operator.ports import Manifest, ObjectRef
 from tenant_operator.provisioning.activity import Activity, Context
 from tenant_operator.provisioning.contents import Deployed
 from tenant_operator.provisioning.naming import Names
@@ -51,12 +51,17 @@ class DeployWorkloads(Activity):
 
 async def workload_refs(ctx: Context) -> list[ObjectRef]:
     """Every workload that carries the tenant's UID, whatever plan it came from."""
+    return list(await stored_workloads(ctx))
+
+
+async def stored_workloads(ctx: Context) -> dict[ObjectRef, Manifest]:
+    """The same, as they are stored."""
     namespace = ctx.names.namespace
     labels = {LABEL_TENANT_UID: ctx.uid, COMPONENT: "workload"}
     listed = await all_of(ctx.ports.cluster.list(version, kind, namespace, labels) for version, kind in _KINDS)
     # What a list holds need not say its kind.
-    return [
-        ObjectRef(version, kind, manifest["metadata"]["name"], namespace)
+    return {
+        ObjectRef(version, kind, manifest["metadata"]["name"], namespace): manifest
         for (version, kind), found in zip(_KINDS, listed, strict=True)
         for manifest in found
-    ]
+    }
