@@ -13,7 +13,7 @@ from kubernetes.config import new_client_from_config
 from tests.e2e import catalog
 from tests.e2e.feed import Object
 from tests.e2e.waiting import until
-from tests.e2e.world import TenantUnderTest, World, condition, status
+from tests.e2e.world import TenantUnderTest, World, condition, has_rolled_out, status
 
 ROLLED_OUT_SECONDS = 40.0
 
@@ -75,11 +75,7 @@ def watched(world: World, tenant: TenantUnderTest) -> Iterator[Traffic]:
 
 
 def rolls_out(tenant: TenantUnderTest, workloads_hash: str) -> None:
-    def holds(version: Object) -> bool:
-        is_other = status(version)["workloadsHash"] != workloads_hash
-        return is_other and condition(version, "WorkloadsReady").get("status") == "True"
-
-    tenant.wait(holds, "has rolled out", ROLLED_OUT_SECONDS)
+    tenant.wait(lambda each: has_rolled_out(each, workloads_hash), "has rolled out", ROLLED_OUT_SECONDS)
 
 
 def ports_of(tenant: TenantUnderTest) -> list[int]:

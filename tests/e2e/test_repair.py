@@ -213,11 +213,11 @@ def test_a_deleted_namespace_comes_back_with_all_that_can_come_back(world: World
     with connect(tenant.secret(DATABASE)["uri"]) as session:
         session.execute("CREATE TABLE kept AS SELECT 'precious' AS value")
     kinds = ("deployments", "services", "networkpolicies", "ingresses", "resourcequotas", "limitranges")
-    before = {kind: names_of(world, kind, tenant) for kind in kinds}
+    before = {kind: tenant.names(kind) for kind in kinds}
     world.kubectl("delete", "namespace", tenant.namespace)
 
     for kind in kinds:
-        until(lambda k=kind: names_of(world, k, tenant) == before[k], f"{kind} are there again", PATIENCE)  # type: ignore[misc]
+        until(lambda k=kind: tenant.names(k) == before[k], f"{kind} are there again", PATIENCE)  # type: ignore[misc]
     tenant.wait(lambda each: condition(each, "Ready").get("reason") == "ResourcesLost", "its key is lost", PATIENCE)
     until(lambda: world.read("secret", DATABASE, tenant.namespace), "the login is there again", PATIENCE)
 
@@ -226,10 +226,6 @@ def test_a_deleted_namespace_comes_back_with_all_that_can_come_back(world: World
             return session.execute("SELECT value FROM kept").fetchall() == [("precious",)]
 
     assert until(is_kept, "the data are kept")
-
-
-def names_of(world: World, kind: str, tenant: TenantUnderTest) -> set[str]:
-    return {each["metadata"]["name"] for each in world.listed(kind, f"--namespace={tenant.namespace}")}
 
 
 def test_what_is_fine_costs_no_write(world: World) -> None:

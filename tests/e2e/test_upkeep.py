@@ -6,7 +6,7 @@ from typing import Any
 from tests.e2e import catalog
 from tests.e2e.feed import Object
 from tests.e2e.waiting import until
-from tests.e2e.world import TenantUnderTest, World, condition, settled, status
+from tests.e2e.world import TenantUnderTest, World, condition, has_rolled_out, settled, status
 
 DRIFT_SECONDS = 60.0
 CLOSE = '--patch={"spec":{"desiredState":"Suspended"}}'
@@ -34,16 +34,6 @@ def backend(tenant: TenantUnderTest) -> str:
     return name
 
 
-def names_of(world: World, kind: str, tenant: TenantUnderTest) -> set[str]:
-    return {each["metadata"]["name"] for each in world.listed(kind, f"--namespace={tenant.namespace}")}
-
-
-def has_rolled_out(tenant: Object, workloads_hash: str) -> bool:
-    """Whether workloads other than those of the hash are there, complete."""
-    now = status(tenant)
-    return now["workloadsHash"] != workloads_hash and condition(tenant, "WorkloadsReady").get("status") == "True"
-
-
 def test_changed_plan_rolls_out_in_place(world: World) -> None:
     """Open and closed tenants follow their plan, without a run; the open one is Ready all the time."""
     world.offer(rolling("1.36", catalog.workload("extra")))
@@ -68,8 +58,8 @@ def test_changed_plan_rolls_out_in_place(world: World) -> None:
         assert deployment(tenant)["spec"]["replicas"] == deployment(tenant)["status"]["availableReplicas"] == 2
         assert deployment(tenant)["metadata"]["uid"] == uids[tenant.name]
         for kind in ("deployments", "services"):
-            assert {"auth", "another"} <= names_of(world, kind, tenant)
-            assert "extra" not in names_of(world, kind, tenant)
+            assert {"auth", "another"} <= tenant.names(kind)
+            assert "extra" not in tenant.names(kind)
         tenant.event("RollingOut")
         tenant.event("RolledOut")
 
@@ -131,7 +121,7 @@ def test_drift_is_put_right(world: World) -> None:
     tenant = world.tenant("drifts", "standard")
     before = tenant.settles("Active")
     where = f"--namespace={tenant.namespace}"
-    policies = names_of(world, "networkpolicies", tenant)
+    policies = tenant.names("networkpolicies")
     uid = deployment(tenant, "worker")["metadata"]["uid"]
     assert len(policies) > 1
 
@@ -139,11 +129,11 @@ def test_drift_is_put_right(world: World) -> None:
     until(lambda: deployment(tenant)["spec"]["replicas"] == 2, "auth is scaled back", DRIFT_SECONDS)
 
     world.kubectl("delete", "deployment", "worker", where)
-    until(lambda: "worker" in names_of(world, "deployments", tenant), "worker is there again", DRIFT_SECONDS)
+    until(lambda: "worker" in tenant.names("deployments"), "worker is there again", DRIFT_SECONDS)
     assert deployment(tenant, "worker")["metadata"]["uid"] != uid
 
     world.kubectl("delete", "networkpolicy", min(policies), where)
-    until(lambda: names_of(world, "networkpolicies", tenant) == policies, "the policies are complete", DRIFT_SECONDS)
+    until(lambda: tenant.names("networkpolicies") == policies, "the policies are complete", DRIFT_SECONDS)
 
     elsewhere = [{"op": "replace", "path": f"{BACKEND}/name", "value": "elsewhere"}]
     world.kubectl("patch", "ingress", "tenant", where, "--type=json", f"--patch={json.dumps(elsewhere)}")

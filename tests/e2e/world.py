@@ -248,6 +248,11 @@ class TenantUnderTest:
         assert found is not None, f"{kind} {self.namespace}/{name} does not exist"
         return found
 
+    def names(self, kind: str) -> set[str]:
+        """The names of the objects of a kind in its namespace."""
+        found = self._world.listed(kind, f"--namespace={self.namespace}")
+        return {each["metadata"]["name"] for each in found}
+
     def secret(self, name: str) -> dict[str, str]:
         data: Mapping[str, str] = self.object("secret", name)["data"]
         return {key: b64decode(value).decode() for key, value in data.items()}
@@ -301,6 +306,12 @@ def settled(tenant: Object, state: str) -> bool:
 def condition(tenant: Object, type_: str) -> Object:
     """One condition; empty if it is not there."""
     return next((each for each in status(tenant).get("conditions", []) if each["type"] == type_), {})
+
+
+def has_rolled_out(tenant: Object, workloads_hash: str) -> bool:
+    """Whether workloads other than those of the hash are there, complete."""
+    now = status(tenant)
+    return now["workloadsHash"] != workloads_hash and condition(tenant, "WorkloadsReady").get("status") == "True"
 
 
 def connect(uri: str, **instead: Any) -> psycopg.Connection[tuple[Any, ...]]:

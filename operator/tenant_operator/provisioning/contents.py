@@ -46,10 +46,6 @@ class Contents:
         """Every object."""
         return (*self.namespace, *self.policies, *self.workloads, *self.route)
 
-    def has(self, kind: str, name: str) -> bool:
-        """Whether such an object is among them."""
-        return any(each["kind"] == kind and each["metadata"]["name"] == name for each in self.all())
-
 
 def contents(names: Names, plan: Plan, options: Options, database: Endpoint, credentials: int = 0) -> Contents:
     """What the plan makes of the tenant. Those of the tenants at work are remembered: a run asks many times.

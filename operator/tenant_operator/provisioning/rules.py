@@ -46,7 +46,7 @@ def check_request(
 
     Of an organisation that the Tenant only pretends to be of nothing is told: neither that it exists, nor what it may.
     """
-    own = organization if organization is not None and lives_with(tenant, organization) else None
+    own = _own(tenant, organization)
     return [
         *slug(tenant),
         *display_name(tenant),
@@ -61,12 +61,17 @@ def check_plan(
     tenant: Tenant, plan: Plan | None, organization: Organization | None, tenants_of_org: Iterable[KnownTenant]
 ) -> list[Violation]:
     """Every rule that is broken by having the plan: for a tenant that serves and changes to it."""
-    own = organization if organization is not None and lives_with(tenant, organization) else None
+    own = _own(tenant, organization)
     return [
         *_of_plan(tenant, plan, own),
         *(entitlement(tenant, own) if plan and own else ()),
         *(tenant_limit(tenant, plan, tenants_of_org) if plan and own else ()),
     ]
+
+
+def _own(tenant: Tenant, organization: Organization | None) -> Organization | None:
+    """The organisation, unless the Tenant only pretends to be of it."""
+    return organization if organization is not None and lives_with(tenant, organization) else None
 
 
 def _of_plan(tenant: Tenant, plan: Plan | None, organization: Organization | None) -> Iterator[Violation]:
